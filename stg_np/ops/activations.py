@@ -1,0 +1,68 @@
+"""Elementwise functions φ as forward/backward pairs: ``y = f_forward(x)`` and ``dx = f_backward(dy, x, y)``.
+
+A backward may use the input ``x``, the output ``y``, or both: the derivatives of σ and tanh are shortest in
+their outputs. All keep the shape and the dtype of ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stg_np.backend import Array, get_xp
+
+
+class Activation(NamedTuple):
+    """A pair of functions; what the STM layer takes as φ and φ_z."""
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array, Array, Array], Array]
+
+
+def sigmoid_forward(x: Array) -> Array:
+    """The logistic function σ(x) = 1 / (1 + e^−x) = ½ tanh(x/2) + ½: the second form cannot overflow."""
+    y: Array = 0.5 * get_xp(x).tanh(0.5 * x) + 0.5
+    return y
+
+
+def sigmoid_backward(dy: Array, x: Array, y: Array) -> Array:
+    """σ' = σ (1 − σ)."""
+    return dy * y * (1 - y)
+
+
+def tanh_forward(x: Array) -> Array:
+    """The hyperbolic tangent."""
+    y: Array = get_xp(x).tanh(x)
+    return y
+
+
+def tanh_backward(dy: Array, x: Array, y: Array) -> Array:
+    """tanh' = 1 − tanh²."""
+    return dy * (1 - y * y)
+
+
+def identity_forward(x: Array) -> Array:
+    """φ(x) = x."""
+    return x
+
+
+def identity_backward(dy: Array, x: Array, y: Array) -> Array:
+    """φ' = 1."""
+    return dy
+
+
+def relu_forward(x: Array) -> Array:
+    """max(x, 0); not differentiable at 0, where the backward takes 0."""
+    y: Array = get_xp(x).maximum(x, 0)
+    return y
+
+
+def relu_backward(dy: Array, x: Array, y: Array) -> Array:
+    """relu' = 1 where x > 0, else 0."""
+    return dy * (x > 0)
+
+
+SIGMOID = Activation(sigmoid_forward, sigmoid_backward)
+TANH = Activation(tanh_forward, tanh_backward)
+IDENTITY = Activation(identity_forward, identity_backward)
+RELU = Activation(relu_forward, relu_backward)

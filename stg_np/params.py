@@ -1,0 +1,130 @@
+"""Parameters as ONE flat vector with named views, and gradients of the same type.
+
+An optimizer wants a vector; a layer wants its own ``W`` and ``b``. Both are views of the same memory: the
+vector is ``params.flat``, and ``params["stm1.W"]`` is a reshaped window on it. A :class:`Layout` says where
+each name lies, what shape it has and what *role* it plays (weight decay, for one, is decided by role).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+from stg_np.backend import Array, get_xp
+
+Role: TypeAlias = Literal["matrix", "vector", "head", "frozen"]
+"""``matrix``: a weight matrix; ``vector``: a bias or scale; ``head``: the classifier's matrix;
+``frozen``: kept with the parameters but never updated."""
+
+State: TypeAlias = dict[str, Array]
+"""What a model keeps but does not learn by gradient, by name (running statistics, for example)."""
+
+GroupT = TypeVar("GroupT", bound=tuple[Any, ...])
+
+
+class Entry(NamedTuple):
+    """One named array of a :class:`Layout`."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The static description of a flat parameter vector: names, shapes and roles, in order."""
+
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.entries]
+        if len(set(names)) != len(names):
+            raise ValueError("two parameters have the same name")
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each name lies in the flat vector."""
+        slices, start = {}, 0
+        for entry in self.entries:
+            slices[entry.name] = slice(start, start + prod(entry.shape))
+            start += prod(entry.shape)
+        return slices
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each name."""
+        return {entry.name: entry.shape for entry in self.entries}
+
+    @cached_property
+    def size(self) -> int:
+        """The length of the flat vector."""
+        return sum(prod(entry.shape) for entry in self.entries)
+
+    def mask(self, *roles: Role, like: Array) -> Array:
+        """A vector of ones where the role is one of ``roles``, zeros elsewhere; library and dtype of ``like``."""
+        mask: Array = get_xp(like).zeros(self.size, dtype=like.dtype)
+        for entry in self.entries:
+            if entry.role in roles:
+                mask[self.slices[entry.name]] = 1
+        return mask
+
+
+class Params:
+    """A flat vector of parameters (or of their gradients) and the named views that layers use."""
+
+    def __init__(self, layout: Layout, flat: Array) -> None:
+        if flat.shape != (layout.size,):
+            raise ValueError(f"the layout needs a vector of {layout.size} numbers, got shape {flat.shape}")
+        self.layout = layout
+        self.flat = flat
+
+    @classmethod
+    def create(cls, arrays: Mapping[str, tuple[Role, Array]]) -> Params:
+        """Make the layout and the vector from named arrays and their roles, in the order given."""
+        layout = Layout(tuple(Entry(name, array.shape, role) for name, (role, array) in arrays.items()))
+        return cls.pack(layout, {name: array for name, (_, array) in arrays.items()})
+
+    @classmethod
+    def pack(cls, layout: Layout, arrays: Mapping[str, Array]) -> Params:
+        """Copy named arrays into one new vector laid out by ``layout``.
+
+        Raises:
+            ValueError: if a name is missing or unknown, or a shape is not the layout's.
+        """
+        if arrays.keys() != layout.shapes.keys():
+            differing = sorted(arrays.keys() ^ layout.shapes.keys())
+            raise ValueError(f"parameter names do not match the layout: {', '.join(differing)}")
+        for name, shape in layout.shapes.items():
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, the layout says {shape}")
+        xp = get_xp(*arrays.values())
+        return cls(layout, xp.concatenate([arrays[name].reshape(-1) for name in layout.shapes]))
+
+    def __getitem__(self, name: str) -> Array:
+        view: Array = self.flat[self.layout.slices[name]].reshape(self.layout.shapes[name])
+        return view
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.layout.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout.shapes)
+
+    def group(self, prefix: str, kind: type[GroupT]) -> GroupT:
+        """The views ``prefix.field`` as the named tuple ``kind``; a field with no entry is ``None``."""
+        fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+        names = [f"{prefix}.{field}" for field in fields]
+        return kind(*(self[name] if name in self else None for name in names))
+
+    def with_flat(self, flat: Array) -> Params:
+        """The same layout over another vector."""
+        return Params(self.layout, flat)
+
+
+def named(prefix: str, group: tuple[Any, ...]) -> dict[str, Array]:
+    """The reverse of :meth:`Params.group`: ``{"prefix.field": array}`` for the fields that are not None."""
+    fields: tuple[str, ...] = group._fields  # type: ignore[attr-defined]
+    return {f"{prefix}.{field}": value for field, value in zip(fields, group) if value is not None}
