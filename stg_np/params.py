@@ -117,7 +117,7 @@ class Params:
         """The views ``prefix.field`` as the named tuple ``kind``; a field with no entry is ``None``."""
         fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
         names = [f"{prefix}.{field}" for field in fields]
-        return kind(*(self[name] if name in self else None for name in names))
+        return kind._make(self[name] if name in self else None for name in names)  # type: ignore[attr-defined,no-any-return]  # noqa: SIM401
 
     def with_flat(self, flat: Array) -> Params:
         """The same layout over another vector."""

@@ -27,7 +27,8 @@ def sigmoid_forward(x: Array) -> Array:
 
 def sigmoid_backward(dy: Array, x: Array, y: Array) -> Array:
     """σ' = σ (1 − σ)."""
-    return dy * y * (1 - y)
+    dx: Array = dy * y * (1 - y)
+    return dx
 
 
 def tanh_forward(x: Array) -> Array:
@@ -38,7 +39,8 @@ def tanh_forward(x: Array) -> Array:
 
 def tanh_backward(dy: Array, x: Array, y: Array) -> Array:
     """tanh' = 1 − tanh²."""
-    return dy * (1 - y * y)
+    dx: Array = dy * (1 - y * y)
+    return dx
 
 
 def identity_forward(x: Array) -> Array:

@@ -1,0 +1,1 @@
+"""The models: each is a frozen dataclass (its configuration) with ``init``, ``forward`` and ``backward``."""

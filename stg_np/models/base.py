@@ -1,0 +1,80 @@
+"""What every model is, and the loss and gradient over it.
+
+A model is a frozen dataclass: its fields are its configuration, its methods are pure functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from stg_np.backend import Array, get_xp
+from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.params import Params, State
+
+
+class Model(Protocol):
+    """``init`` draws the parameters; ``forward`` and ``backward`` are a pair like every other."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+
+    @property
+    def classes(self) -> int:
+        """C, the number of logits."""
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
+        """Draw parameters and the initial state, on the host."""
+
+    def forward(
+        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any, State]:
+        """``logits (B, C), cache, new state`` for a batch x."""
+
+    def backward(self, dlogits: Array, cache: Any, params: Params) -> Params:
+        """The gradient of every parameter, laid out like ``params``."""
+
+
+class LossAndGrad(NamedTuple):
+    """The weighted sum of the losses, its gradient, how many examples were right, and the new state.
+
+    ``loss`` and ``correct`` are 0-d arrays on the device of ``x``: reading them waits for the device.
+    """
+
+    loss: Array
+    grads: Params
+    correct: Array
+    state: State
+
+
+def loss_and_grad(
+    model: Model,
+    params: Params,
+    state: State,
+    x: Array,
+    labels: Array,
+    *,
+    weight: float,
+    label_smoothing: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> LossAndGrad:
+    """Train-mode forward and backward of ``weight · Σ cross-entropy`` over the examples given.
+
+    With ``weight = 1/N`` the results of shards of a batch of N add up to the mean over the whole batch.
+
+    Args:
+        model: any model. params, state: its parameters and state.
+        x: (B, …), the model's input. labels: (B,) integers.
+        weight: what each example's loss counts.
+        label_smoothing: see :func:`~stg_np.ops.losses.cross_entropy_forward`.
+        rng: for what is random in training (dropout); drawn on the host.
+    """
+    xp = get_xp(x, labels)
+    logits, cache, new_state = model.forward(x, params, state, train=True, rng=rng)
+    losses, loss_cache = cross_entropy_forward(logits, labels, label_smoothing=label_smoothing)
+    dlosses = xp.full(losses.shape, weight, dtype=losses.dtype)  # from weight · Σ
+    grads = model.backward(cross_entropy_backward(dlosses, loss_cache), cache, params)
+    correct = (logits.argmax(1) == labels).sum()
+    return LossAndGrad(losses.sum() * weight, grads, correct, new_state)

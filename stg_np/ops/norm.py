@@ -1,0 +1,36 @@
+"""Root-mean-square normalisation over the last axis (Zhang & Sennrich, arXiv:1910.07467), without a gain.
+
+The layer that follows multiplies by a weight matrix, and a gain per feature is only another scale of that
+matrix's rows; so there is nothing to learn here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stg_np.backend import Array
+
+
+class RMSNormCache(NamedTuple):
+    """``y``: the output, (..., D); ``scale``: 1 / rms, (..., 1)."""
+
+    y: Array
+    scale: Array
+
+
+def rms_norm_forward(x: Array, *, epsilon: float = 1e-5) -> tuple[Array, RMSNormCache]:
+    """``y = x / rms(x)`` with ``rms(x) = √(mean(x²) + ε)`` over the last axis; x and y are (..., D)."""
+    mean_square = (x * x).mean(-1, keepdims=True)  # (..., 1)
+    scale = (mean_square + epsilon) ** -0.5
+    y = x * scale
+    return y, RMSNormCache(y, scale)
+
+
+def rms_norm_backward(dy: Array, cache: RMSNormCache) -> Array:
+    """``dx = (dy − y · mean(dy ⊙ y)) / rms``: what dy changes along y itself is normalised away.
+
+    From ``y = x s``, ``s = (mean(x²) + ε)^−½``: ``ds/dx = −s³ x / D``, and ``x s = y``.
+    """
+    along = (dy * cache.y).mean(-1, keepdims=True)  # (..., 1)
+    dx: Array = (dy - cache.y * along) * cache.scale
+    return dx

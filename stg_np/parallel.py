@@ -1,0 +1,75 @@
+"""Shard a batch over threads and sum the gradients.
+
+NumPy lets go of the interpreter lock inside matrix products and elementwise loops, so threads that each hold a few
+pictures scale over the cores, provided that BLAS does not start threads of its own on top. A batch is cut into fixed
+*groups*; workers take groups; results are added in the order of the groups. So the number of workers changes the
+time and not one bit of the result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import add
+from types import TracebackType
+from typing import Self, TypeVar
+
+from stg_np.models.base import LossAndGrad
+from stg_np.params import State
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class Workers:
+    """A context in which ``map`` runs on ``count`` threads and BLAS on one thread in each.
+
+    Args:
+        count: threads; None means one per core of this process.
+
+    Raises:
+        ValueError: if ``count`` is below 1.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        if count is not None and count < 1:
+            raise ValueError(f"at least one worker is needed, got {count}")
+        self.count = count or available_cores()
+
+    def __enter__(self) -> Self:
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(1, user_api="blas")
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="stg-np-worker")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._limits.restore_original_limits()
+
+    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+        """``[function(item) for item in items]``, on the workers; an exception of any of them is raised here."""
+        if self.count == 1:
+            return [function(item) for item in items]
+        return list(self._pool.map(function, items))
+
+
+def available_cores() -> int:
+    """The cores that this process may use (fewer than the machine has, in a container, say)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def sum_shards(shards: list[LossAndGrad]) -> LossAndGrad:
+    """Losses, gradients and counts added in order; of the states (statistics of equal groups), the mean."""
+    first = shards[0]
+    state: State = {name: reduce(add, (shard.state[name] for shard in shards)) / len(shards) for name in first.state}
+    return LossAndGrad(
+        loss=reduce(add, (shard.loss for shard in shards)),
+        grads=first.grads.with_flat(reduce(add, (shard.grads.flat for shard in shards))),
+        correct=reduce(add, (shard.correct for shard in shards)),
+        state=state,
+    )

@@ -1,0 +1,54 @@
+"""Presets: a data set, a model and hyper-parameters that belong together, chosen on validation pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stg_np.models.stg import STG
+from stg_np.train import TrainConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``data``: the data set's name; ``model``: the fields of STG besides shape and classes; ``about``: one line."""
+
+    data: str
+    about: str
+    model: dict[str, Any] = field(default_factory=dict)
+    config: TrainConfig = field(default_factory=TrainConfig)
+
+    def make_model(self, shape: tuple[int, ...], classes: int) -> STG:
+        """The model for pictures of ``shape`` (height, width, c)."""
+        return STG(input_shape=shape, classes=classes, **self.model)
+
+
+PRESETS = {
+    "digits": Preset(
+        "digits",
+        "8×8 digits as 16 patches of 2×2; the bundled data, well under a minute",
+        {"view": "patches", "patch": (2, 2), "width": 64, "layers": 4, "alternate": True},
+        TrainConfig(epochs=40, batch_size=64, group_size=32, learning_rate=0.01, shift=1, shift_padding="zero"),
+    ),
+    "fashion-rows": Preset(
+        "fashion-mnist",
+        "28 rows of 28 pixels, one row a step",
+        {"view": "rows", "width": 128, "layers": 3},
+        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2, shift_padding="zero"),
+    ),
+    "cifar10-rows": Preset(
+        "cifar10",
+        "32 rows of 32 coloured pixels, one row a step",
+        {"view": "rows", "width": 192, "layers": 4},
+        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2),
+    ),
+    "cifar10-patches": Preset(
+        "cifar10",
+        "64 patches of 4×4 pixels, walked row by row and column by column in turn",
+        {"view": "patches", "patch": (4, 4), "width": 128, "layers": 6, "alternate": True},
+        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2),
+    ),
+}
+
+DEFAULT_PRESET = {"digits": "digits", "fashion-mnist": "fashion-rows", "cifar10": "cifar10-patches"}
+"""The preset of a data set where only the data set is named."""

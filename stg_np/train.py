@@ -1,0 +1,270 @@
+"""The training loop, read from top to bottom: a run, its state, one step, and ``fit``, an iterator of records.
+
+Nothing is printed here and nothing is global. A :class:`Run` (frozen) says everything that the result depends on;
+a :class:`TrainState` is everything that changes. So ``fit`` can stop after any step and go on from the saved state to
+the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from stg_np.backend import Array, get_xp, to_device, to_host
+from stg_np.data.augment import normalise, random_flip, random_shift
+from stg_np.evaluate import accuracy, predict_logits
+from stg_np.models.base import LossAndGrad, Model, loss_and_grad
+from stg_np.optim import OPTIMIZERS, SCHEDULES, Moments, Optimizer, clip_by_norm
+from stg_np.parallel import Workers, sum_shards
+from stg_np.params import Params, State
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The hyper-parameters of a run; a preset is a model and one of these.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        batch_size: pictures per step. group_size: pictures per shard, a part of the mathematics (random draws are
+            per group) and the unit of work of one thread.
+        optimizer: ``sgd`` (Nesterov), ``adamw`` or ``muon``. learning_rate: its peak.
+        weight_decay: decoupled, on matrices only.
+        schedule: ``cosine`` or ``linear``, after a linear ``warmup`` (fraction of all steps).
+        label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
+        flip: mirror pictures at random. shift: move them by up to so many pixels; ``shift_padding``: what comes in
+            at the border, ``reflect`` or ``zero``.
+        seed: of the parameters, the order, the augmentation and the validation split.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    group_size: int = 32
+    optimizer: str = "muon"
+    learning_rate: float = 0.005
+    weight_decay: float = 0.05
+    schedule: str = "linear"
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    clip_norm: float = 1.0
+    flip: bool = False
+    shift: int = 0
+    shift_padding: Literal["reflect", "zero"] = "reflect"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.group_size) < 1:
+            raise ValueError("epochs, batch_size and group_size must be at least 1")
+        if self.optimizer not in OPTIMIZERS or self.schedule not in SCHEDULES:
+            raise ValueError(f"optimizer is one of {', '.join(OPTIMIZERS)}; schedule one of {', '.join(SCHEDULES)}")
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer by its name."""
+        return OPTIMIZERS[self.optimizer](weight_decay=self.weight_decay)
+
+
+class Examples(NamedTuple):
+    """Pictures (N, height, width, c) uint8 and labels (N,), on the host."""
+
+    images: Array
+    labels: Array
+
+
+class Scaling(NamedTuple):
+    """How pixels become numbers: ``(pixel / value_range − mean) / std`` per channel."""
+
+    mean: Array
+    std: Array
+    value_range: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that the result of a training depends on."""
+
+    model: Model
+    config: TrainConfig
+    train: Examples
+    validation: Examples | None
+    scaling: Scaling
+    device: str = "cpu"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training pictures (the rest of each order is left out), at least one."""
+        return max(1, len(self.train.labels) // self.config.batch_size)
+
+
+class TrainState(NamedTuple):
+    """Everything that changes. Sums and flag are 0-d arrays on the device: adding to them does not wait for it."""
+
+    params: Params
+    state: State
+    moments: Moments
+    step: int  # steps done since the beginning
+    loss_sum: Array  # of the epoch's steps
+    correct: Array  # pictures of the epoch called right
+    bad_step: Array  # the first step whose gradient was not finite; −1: none
+    best_accuracy: float  # the best validation accuracy of any epoch
+
+
+class Record(NamedTuple):
+    """What ``fit`` reports. Losses are in nats, accuracies in 0 … 1, both means over the epoch so far."""
+
+    kind: Literal["step", "epoch", "stopped"]
+    epoch: int  # counted from 1
+    step: int
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    images_per_second: float
+    is_best: bool
+    now: TrainState
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the first bad step."""
+
+
+def initial_state(run: Run) -> TrainState:
+    """Draw the parameters on the host and move them to the run's device."""
+    params, state = run.model.init(np.random.default_rng(run.config.seed))
+    params = params.with_flat(to_device(params.flat, run.device))
+    state = {name: to_device(array, run.device) for name, array in state.items()}
+    xp = get_xp(params.flat)
+    moments = run.config.make_optimizer().init(params)
+    return TrainState(params, state, moments, 0, xp.zeros(()), xp.zeros(()), xp.full((), -1), 0.0)
+
+
+def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -> Array:
+    """Pixels (B, height, width, c) as the model's input on the device; with an ``rng``, augmented first."""
+    if rng is not None:
+        if run.config.shift:
+            pictures = random_shift(pictures, rng, run.config.shift, run.config.shift_padding)
+        if run.config.flip:
+            pictures = random_flip(pictures, rng)
+    return to_device(normalise(pictures, *run.scaling), run.device)
+
+
+def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) -> LossAndGrad:
+    """Mean loss over the batch (indices of training pictures) and its gradient, group by group on the workers."""
+    size = run.config.group_size
+    groups = [batch[start : start + size] for start in range(0, len(batch), size)]
+
+    def shard(number: int) -> LossAndGrad:
+        rng = np.random.default_rng([run.config.seed, now.step, number])
+        x = prepare(run, run.train.images[groups[number]], rng)
+        labels = to_device(run.train.labels[groups[number]], run.device)
+        return loss_and_grad(
+            run.model, now.params, now.state, x, labels,
+            weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
+        )  # fmt: skip
+
+    return sum_shards(workers.map(shard, range(len(groups))))
+
+
+def learning_rate_at(run: Run, step: int) -> float:
+    """The learning rate of step number ``step`` (from 0)."""
+    progress = (step + 1) / (run.config.epochs * run.steps_per_epoch + 1)
+    return run.config.learning_rate * SCHEDULES[run.config.schedule](progress, run.config.warmup)
+
+
+def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> TrainState:
+    """Forward, backward, clipping, update. A gradient that is not finite changes nothing but the flag.
+
+    The guard stays on the device: ``where`` chooses between old and new, and the host asks only when it reads the
+    flag.
+    """
+    xp = get_xp(now.params.flat)
+    with np.errstate(over="ignore", invalid="ignore"):  # the guard reports it, with the step
+        result = batch_gradient(run, now, batch, workers)
+        grads, norm = clip_by_norm(result.grads, run.config.clip_norm)
+        params, moments = run.config.make_optimizer().update(
+            grads, now.moments, now.params, learning_rate_at(run, now.step)
+        )
+    good = xp.isfinite(norm)
+    return TrainState(
+        params=params.with_flat(xp.where(good, params.flat, now.params.flat)),
+        state={name: xp.where(good, array, now.state[name]) for name, array in result.state.items()},
+        moments={name: xp.where(good, array, now.moments[name]) for name, array in moments.items()},
+        step=now.step + 1,
+        loss_sum=now.loss_sum + result.loss,
+        correct=now.correct + result.correct,
+        bad_step=xp.where(good | (now.bad_step >= 0), now.bad_step, now.step + 1),
+        best_accuracy=now.best_accuracy,
+    )
+
+
+def fit(
+    run: Run,
+    workers: Workers,
+    *,
+    start: TrainState | None = None,
+    log_every: int = 10,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Train; yield a record every ``log_every`` steps and after each epoch.
+
+    Args:
+        run: what to train, on what. workers: the threads, entered.
+        start: a state to go on from (None: from the beginning).
+        log_every: steps between two records; only then does the host wait for the device.
+        should_stop: asked before each step; when it says so, a last record of the kind ``stopped`` follows.
+
+    Raises:
+        TrainingError: at the first logged step after a gradient that was not finite.
+    """
+    now = initial_state(run) if start is None else start
+    steps = run.steps_per_epoch
+    while now.step < run.config.epochs * steps:
+        epoch, first = divmod(now.step, steps)
+        order = np.random.default_rng([run.config.seed, epoch]).permutation(len(run.train.labels))
+        began = perf_counter()
+        for k in range(first, steps):
+            if should_stop():
+                yield make_record("stopped", run, now, k, 0.0)
+                return
+            batch = order[k * run.config.batch_size : (k + 1) * run.config.batch_size]
+            now = train_step(run, now, batch, workers)
+            if (k + 1) % log_every == 0 or k + 1 == steps:
+                speed = (k + 1 - first) * len(batch) / (perf_counter() - began)
+                record = make_record("step", run, now, k + 1, speed)
+                yield record
+        record = end_of_epoch(run, record, workers)
+        yield record
+        now = record.now
+
+
+def end_of_epoch(run: Run, last: Record, workers: Workers) -> Record:
+    """Evaluate on the held-out pictures, and start the sums of the next epoch."""
+    now, loss, score = last.now, None, None
+    if run.validation is not None:
+        logits = predict_logits(
+            run.model, now.params, now.state, run.validation.images, workers, lambda pictures: prepare(run, pictures)
+        )
+        loss, score = accuracy(logits, run.validation.labels)
+    zero = 0 * now.loss_sum
+    is_best = score is not None and score > now.best_accuracy
+    now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
+    return last._replace(kind="epoch", validation_loss=loss, validation_accuracy=score, is_best=is_best, now=now)
+
+
+def make_record(kind: Literal["step", "stopped"], run: Run, now: TrainState, done: int, speed: float) -> Record:
+    """Read the sums of the epoch's ``done`` steps: the one place where the host waits for the device."""
+    loss, correct, bad_step = (float(to_host(value)) for value in (now.loss_sum, now.correct, now.bad_step))
+    if bad_step >= 0:
+        raise TrainingError(
+            f"the gradient of step {bad_step:.0f} is not finite; the parameters were left as they were before it: "
+            "lower the learning rate"
+        )
+    seen = done * min(run.config.batch_size, len(run.train.labels))
+    epoch = 1 + (now.step - 1) // run.steps_per_epoch if now.step else 1
+    rate = learning_rate_at(run, max(now.step - 1, 0))
+    return Record(
+        kind, epoch, now.step, loss / max(done, 1), correct / max(seen, 1), None, None, rate, speed, False, now
+    )
