@@ -1,0 +1,122 @@
+"""Light augmentation and scaling of pictures ``(B, height, width, channels)``: pure functions on host arrays.
+
+Every random draw comes from the generator that the caller gives, in a fixed order, so equal generators give equal
+batches. All keep the dtype (but :func:`normalise`) and return new arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import DTypeLike, NDArray
+
+from stg_np.backend import Array
+
+
+def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel of ``images / value_range``: two float64 vectors ``(c,)``.
+
+    The sums are exact (integers). A channel that never changes gets the deviation 1, so that dividing is safe.
+    """
+    channels = images.shape[-1]
+    total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    for start in range(0, len(images), 1024):  # block by block: no copy of the whole in a wide type
+        block = images[start : start + 1024].reshape(-1, channels)
+        for channel in range(channels):
+            counts = np.bincount(block[:, channel], minlength=256)
+            total[channel] += counts @ np.arange(256)
+            squares[channel] += counts @ np.arange(256) ** 2
+    pixels = images.size // channels
+    mean = total / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    return mean / value_range, np.where(deviation > 0, deviation / value_range, 1.0)
+
+
+def normalise(
+    images: NDArray[np.uint8], mean: Array, std: Array, value_range: int, dtype: DTypeLike = np.float32
+) -> Array:
+    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape."""
+    batch, height, width, channels = images.shape
+    # a whole row of pixels against a row of constants: three channels alone are too short an inner loop
+    scale = np.tile(1 / (value_range * np.asarray(std)), width).astype(dtype)
+    offset = np.tile(np.asarray(mean) / np.asarray(std), width).astype(dtype)
+    scaled: Array = images.reshape(batch, height, width * channels).astype(dtype)
+    scaled *= scale
+    scaled -= offset
+    return scaled.reshape(images.shape)
+
+
+def random_flip(images: Array, rng: np.random.Generator) -> Array:
+    """Mirror each picture left to right with probability ½."""
+    mirrored = rng.random(len(images)) < 0.5
+    flipped = images.copy()
+    flipped[mirrored] = images[mirrored, :, ::-1]
+    return flipped
+
+
+def random_shift(
+    images: Array, rng: np.random.Generator, pixels: int, padding: Literal["reflect", "zero"] = "reflect"
+) -> Array:
+    """Move each picture by −pixels … +pixels in both directions, each shift equally likely.
+
+    What comes in at the border is the picture mirrored at its outermost pixels (``"reflect"``) or zeros.
+
+    Raises:
+        ValueError: if ``pixels`` is negative, or too large for the picture to be reflected.
+    """
+    batch, height, width, channels = images.shape
+    if pixels < 0 or (padding == "reflect" and pixels >= min(height, width)):
+        raise ValueError(f"cannot shift pictures of {height}x{width} by {pixels} pixels with {padding} padding")
+    margin = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    padded = np.pad(images, margin, mode="reflect" if padding == "reflect" else "constant")
+    # every placement of the window on the padded picture, as a view; a row with its channels is one run of memory
+    rows = padded.reshape(batch, height + 2 * pixels, (width + 2 * pixels) * channels)
+    windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))[:, :, ::channels]
+    down, right = rng.integers(0, 2 * pixels + 1, (2, batch))
+    shifted: Array = windows[np.arange(batch), down, right].reshape(images.shape)
+    return shifted
+
+
+def cutout(images: Array, rng: np.random.Generator, size: int) -> Array:
+    """Put a square of ``size × size`` zeros somewhere on each picture (DeVries & Taylor 2017, arXiv:1708.04552).
+
+    Its centre is any pixel, so at the border part of the square falls outside. Use it after :func:`normalise`,
+    where zero is the mean.
+
+    Raises:
+        ValueError: if ``size`` is negative.
+    """
+    if size < 0:
+        raise ValueError(f"a square cannot have the side {size}")
+    batch, height, width, _ = images.shape
+    tops = rng.integers(0, height, (batch,)) - size // 2
+    lefts = rng.integers(0, width, (batch,)) - size // 2
+    covered = images.copy()
+    for k, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist())):
+        covered[k, max(top, 0) : top + size, max(left, 0) : left + size] = 0
+    return covered
+
+
+def validation_split(
+    labels: NDArray[np.integer[Any]], fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split ``0 … N−1`` at random into training and validation indices, both ascending.
+
+    Stratified: of each class, the same fraction is held out, to within one picture. In all it is
+    ``fraction · N``, rounded. Equal arguments give equal splits.
+
+    Raises:
+        ValueError: if ``fraction`` is not between 0 and 1, or one side would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction held out must lie between 0 and 1, not at {fraction}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, at random within each
+    # walking along, hold one out whenever fraction · (number passed) has grown by one
+    held_out = np.diff(np.floor(fraction * np.arange(len(labels) + 1) + 0.5)) > 0
+    train, validation = np.sort(order[~held_out]), np.sort(order[held_out])
+    if not (train.size and validation.size):
+        raise ValueError(f"{len(labels)} pictures cannot be split with a fraction of {fraction}: one side is empty")
+    return train, validation

@@ -1,0 +1,151 @@
+"""What every data set is once it is loaded, and the one kind of error that loading can end in."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class DataError(Exception):
+    """A data set cannot be had; the message is one sentence: what is wrong, where, and how to mend it."""
+
+
+class FileCheck(NamedTuple):
+    """One part of a data set as it was read: its SHA-256 and whether that is the publisher's."""
+
+    name: str
+    sha256: str
+    official: bool
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before any file is read."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+    flip: bool
+    licence: str
+    download_mb: int = 0
+    value_range: int = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures ``(N, height, width, channels)`` uint8 and labels ``(N,)`` int64, for training and for the test.
+
+    Attributes:
+        fingerprint: eight hexadecimal digits that change with any byte of the data (:func:`fingerprint`).
+        official: whether every byte is the publisher's.
+        flip: whether a mirrored picture still shows its class (a car, yes; a digit, no).
+        value_range: the largest pixel value: ``pixels / value_range`` lies in [0, 1].
+        note: what a reader of an accuracy on these data should know, or the empty string.
+        split: the name of the split where it is not the default one, or the empty string.
+        source: where the data were read from.
+        files: one :class:`FileCheck` for each part.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+    fingerprint: str
+    official: bool
+    flip: bool
+    value_range: int = 255
+    note: str = ""
+    split: str = ""
+    source: str = ""
+    files: tuple[FileCheck, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name as every accuracy must quote it, with the split and the provenance where they matter."""
+        provenance = "" if self.official else f"not the official files, fingerprint {self.fingerprint}"
+        remarks = ", ".join(remark for remark in (self.split, provenance) if remark)
+        return f"{self.name} ({remarks})" if remarks else self.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one picture."""
+        height, width, channels = self.train_images.shape[1:]
+        return height, width, channels
+
+
+def check_file(name: str, content: NDArray[np.uint8], official_sha256: str) -> FileCheck:
+    """Hash the bytes of ``content`` (any shape, contiguous) and compare with the publisher's SHA-256."""
+    digest = hashlib.sha256(content.reshape(-1).data).hexdigest()
+    return FileCheck(name, digest, digest == official_sha256)
+
+
+def fingerprint(files: Sequence[FileCheck]) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 over the parts' SHA-256 sums, written in order.
+
+    In a shell: ``sha256sum PARTS | cut -c-64 | tr -d '\\n' | sha256sum | cut -c-8``.
+    """
+    return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()[:8]
+
+
+def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> Labels:
+    """Return the labels as int64.
+
+    Raises:
+        DataError: if a label is not in ``0 … classes − 1``; it names the first one.
+    """
+    wrong = np.flatnonzero(labels >= classes)
+    if wrong.size:
+        raise DataError(
+            f"{where}: picture {wrong[0]} has label {labels[wrong[0]]}, but the labels go from 0 to {classes - 1}: "
+            "the file is damaged or belongs to another data set, so get it again"
+        )
+    return labels.astype(np.int64)
+
+
+@contextmanager
+def open_plain_or_gzip(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressing it if it is gzip (its first bytes say so, not its name).
+
+    Raises:
+        DataError: if the compressed stream turns out, while it is read, to be cut off or damaged.
+    """
+    with path.open("rb") as raw:
+        compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        raw.seek(0)
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if compressed else raw
+        try:
+            yield stream
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path} is cut off or damaged ({error}): download or copy it again") from error
+
+
+@contextmanager
+def one_sentence(action: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a :class:`DataError`; ``action`` is "read" or "write"."""
+    try:
+        yield
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise DataError(
+            f"cannot {action}{where}: {error.strerror or error}: "
+            f"check that you may {action} there, or name another place (--data-dir, or STG_NP_DATA)"
+        ) from error

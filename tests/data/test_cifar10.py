@@ -1,0 +1,240 @@
+"""CIFAR-10 in both official formats, from folders and archives, honest and hostile."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np import data
+from stg_np.data import DataError
+from stg_np.data.cifar10 import PARTS
+from stg_np.data.python_batch import read_python_batch
+from tests.data.builders import (
+    binary_files,
+    cifar_records,
+    python2_pickle,
+    python_files,
+    write_archive,
+    write_files,
+)
+from tests.data.conftest import one_sentence
+
+RECORDS = cifar_records(count=3)
+BINARY, PYTHON = binary_files(RECORDS), python_files(RECORDS)
+SOURCES = {
+    "binary folder": lambda at: write_files(at / "somewhere", BINARY),
+    "python folder": lambda at: write_files(at / "somewhere", PYTHON),
+    "parent of the binary folder": lambda at: write_files(at / "cifar-10-batches-bin", BINARY).parent,
+    "parent of the python folder": lambda at: write_files(at / "cifar-10-batches-py", PYTHON).parent,
+    "binary archive": lambda at: write_archive(at / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", BINARY),
+    "python archive": lambda at: write_archive(at / "cifar-10-python.tar.gz", "cifar-10-batches-py", PYTHON),
+    "archive renamed": lambda at: write_archive(at / "download (1)", "cifar-10-batches-py", PYTHON),
+    "folder of the archive": lambda at: (
+        write_archive(at / "cifar-10-python.tar.gz", "cifar-10-batches-py", PYTHON).parent
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_official_form_gives_the_same_pictures(tmp_path: Path, kind: str) -> None:
+    cifar = data.load("cifar10", SOURCES[kind](tmp_path))
+    assert cifar.train_images.shape == (15, 32, 32, 3)
+    assert cifar.test_images.shape == (3, 32, 32, 3)
+    assert cifar.train_images.dtype == np.uint8
+    assert cifar.train_labels.dtype == np.int64
+    for k, record in enumerate(np.concatenate([RECORDS[part] for part in list(PARTS)[:-1]])):
+        assert cifar.train_labels[k] == record[0]
+        for channel in range(3):  # red, green and blue planes follow one another in the record
+            plane = record[1 + 1024 * channel : 1 + 1024 * (channel + 1)]
+            np.testing.assert_array_equal(cifar.train_images[k, :, :, channel].reshape(-1), plane)
+    np.testing.assert_array_equal(cifar.test_labels, RECORDS["test_batch"][:, 0])
+    assert not cifar.official
+    assert cifar.fingerprint == data.load("cifar10", write_files(tmp_path / "x", BINARY)).fingerprint
+    assert cifar.label == f"cifar10 (not the official files, fingerprint {cifar.fingerprint})"
+
+
+@pytest.mark.parametrize("kind", ["binary folder", "python archive"])
+def test_the_bytes_of_the_binary_format_decide_what_is_official(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for part in PARTS:
+        monkeypatch.setitem(PARTS, part, hashlib.sha256(BINARY[f"{part}.bin"]).hexdigest())
+    cifar = data.verify("cifar10", SOURCES[kind](tmp_path))
+    assert cifar.official
+    assert cifar.label == "cifar10"
+    assert [check.name for check in cifar.files] == [f"{part}.bin" for part in PARTS]
+
+
+def test_a_plain_tar_is_read_as_well(tmp_path: Path) -> None:
+    packed = write_archive(tmp_path / "packed", "cifar-10-batches-bin", BINARY)  # some browsers unpack gzip
+    (tmp_path / "cifar-10-binary.tar").write_bytes(gzip.decompress(packed.read_bytes()))
+    assert len(data.load("cifar10", tmp_path / "cifar-10-binary.tar").train_labels) == 15
+
+
+def test_a_whole_archive_wins_over_a_half_unpacked_folder(tmp_path: Path) -> None:
+    write_files(tmp_path / "cifar-10-batches-bin", {"data_batch_1.bin": BINARY["data_batch_1.bin"]})
+    archive = write_archive(tmp_path / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", BINARY)
+    assert data.load("cifar10", tmp_path).source == str(archive)
+
+
+def test_members_are_never_written_to_disk(tmp_path: Path) -> None:
+    path = tmp_path / "evil.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in {**BINARY, "../../escaped": b"x"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    before = sorted(tmp_path.parent.rglob("*"))
+    assert len(data.load("cifar10", path).train_labels) == 15
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    files = {name: content for name, content in BINARY.items() if name != "data_batch_3.bin"}
+    write_files(tmp_path / "cifar-10-batches-bin", files)
+    message = one_sentence(lambda: data.load("cifar10", tmp_path))
+    assert "cifar-10-batches-bin lacks data_batch_3.bin" in message
+    archive = write_archive(tmp_path / "a.tar.gz", "cifar-10-batches-bin", files)
+    assert "lacks data_batch_3" in one_sentence(lambda: data.load("cifar10", archive))
+
+
+DAMAGE = {
+    "cut off": (BINARY["test_batch.bin"][:-1], "9,218 bytes"),
+    "empty": (b"", "0 bytes"),
+    "label out of range": (BINARY["test_batch.bin"][:3073] + b"\xc8" + bytes(3072), "picture 1 has label 200"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_wrong_part_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    content, expected = DAMAGE[damage]
+    write_files(tmp_path, {**BINARY, "test_batch.bin": content})
+    message = one_sentence(lambda: data.load("cifar10", tmp_path))
+    assert expected in message
+    assert "test_batch" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_archive_is_one_sentence(tmp_path: Path, share: float) -> None:
+    archive = write_archive(tmp_path / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", BINARY)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(len(content) * share)])
+    assert str(archive) in one_sentence(lambda: data.load("cifar10", archive))
+
+
+def test_a_truncated_plain_tar_is_one_sentence(tmp_path: Path) -> None:
+    packed = write_archive(tmp_path / "packed", "cifar-10-batches-bin", BINARY)
+    path = tmp_path / "cut.tar"
+    path.write_bytes(gzip.decompress(packed.read_bytes())[:20_000])
+    assert "not a whole tar archive" in one_sentence(lambda: data.load("cifar10", path))
+
+
+def test_a_flipped_bit_at_the_end_of_the_archive_is_noticed(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", BINARY)
+    content = bytearray(archive.read_bytes())
+    content[-6] ^= 1  # the checksum that gzip keeps at the very end
+    archive.write_bytes(bytes(content))
+    assert "damaged" in one_sentence(lambda: data.load("cifar10", archive))
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"\x89PNG\r\n" + bytes(2000), b""])
+def test_a_file_that_is_no_archive_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    path.write_bytes(content)
+    assert "not a whole tar archive" in one_sentence(lambda: data.load("cifar10", path))
+
+
+def test_an_archive_of_something_else_is_one_sentence(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "other.tar.gz", "holiday", {"beach.jpg": b"x"})
+    assert "is not the archive of CIFAR-10" in one_sentence(lambda: data.load("cifar10", path))
+
+
+# --- the python format: what a pickle may and may not do --------------------------------------------------------
+
+
+@given(st.integers(1, 3), st.booleans(), st.randoms(use_true_random=False))
+def test_both_memory_orders_of_the_array_are_understood(count: int, fortran: bool, random: object) -> None:
+    batch = RECORDS["data_batch_2"][:count]
+    read = read_python_batch(python2_pickle(batch[:, 0], batch[:, 1:], fortran=fortran), "a batch")
+    np.testing.assert_array_equal(read, batch)
+
+
+class _Calls:
+    """Pickles to a program that calls ``function(*arguments)``."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("function", [os.mkdir, exec, getattr, np.load, np.frombuffer])
+def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, protocol: int, function: object) -> None:
+    made = tmp_path / "made"
+    argument = f"__import__('os').mkdir({str(made)!r})" if function is exec else str(made)
+    hostile = pickle.dumps({b"labels": [1], b"data": _Calls(function, argument)}, protocol)
+    write_files(tmp_path / "batches", {**PYTHON, "data_batch_4": hostile})
+    message = one_sentence(lambda: data.load("cifar10", tmp_path / "batches"))
+    assert "refused, and nothing of it was executed" in message
+    assert not made.exists()
+
+
+def _wrong_batch(**changes: bytes) -> bytes:
+    batch = RECORDS["data_batch_1"]
+    return python2_pickle(batch[:, 0], batch[:, 1:], **changes)  # type: ignore[arg-type]
+
+
+WRONG_PICKLES = {
+    "not a pickle": b"<html>404</html>",
+    "empty": b"",
+    "cut off": _wrong_batch()[:-100],
+    "a list": pickle.dumps([1, 2]),
+    "an unknown name in numpy": b"cnumpy\nload\n.",
+    "an attribute of an allowed name": b"cnumpy\nndarray.tofile\n.",
+    "a persistent id": b"Pevil\n.",
+    "labels that are a number": pickle.dumps({b"labels": 10**12, b"data": None}, 2),
+    "no labels": b"\x80\x02}.",
+    "objects for bytes": _wrong_batch(dtype=b"O8"),
+    "a label that is no byte": _wrong_batch().replace(b"labels](K", b"labels](J\xff\xff\xff\xffK", 1),
+    "another width": python2_pickle(np.zeros(2, np.uint8), np.zeros((2, 100), np.uint8)),
+    "fewer labels": python2_pickle(np.zeros(1, np.uint8), np.zeros((2, 3072), np.uint8)),
+    "an array that was never built": (
+        b"\x80\x02}(U\x06labels](K\x01eU\x04datacnumpy.core.multiarray\n_reconstruct\n)Ru."
+    ),
+    "a name in place of an array": b"\x80\x02}(U\x06labels](K\x01eU\x04datacnumpy\nndarray\nu.",
+    "the stand-in itself changed": (b"\x80\x02cnumpy\nndarray\n}U\x08__init__K\x01sb}(U\x06labels](K\x01eU\x04dataNu."),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PICKLES)
+def test_a_pickle_that_is_no_batch_is_one_sentence(case: str) -> None:
+    assert "a batch" in one_sentence(lambda: read_python_batch(WRONG_PICKLES[case], "a batch"))
+    good = RECORDS["data_batch_1"]  # and it has left nothing behind
+    np.testing.assert_array_equal(read_python_batch(PYTHON["data_batch_1"], "a batch"), good)
+
+
+@given(st.data())
+def test_damage_anywhere_ends_in_a_batch_or_in_a_data_error(draw: st.DataObject) -> None:
+    content = bytearray(PYTHON["data_batch_1"])
+    for _ in range(draw.draw(st.integers(1, 4))):
+        # the structure is at both ends, the pixels are between them
+        place = draw.draw(st.one_of(st.integers(0, 350), st.integers(len(content) - 100, len(content) - 1)))
+        content[place] = draw.draw(st.integers(0, 255))
+    try:
+        records = read_python_batch(bytes(content), "a batch")
+    except DataError:
+        return
+    assert records.dtype == np.uint8
+    assert records.shape[1] == 3073
