@@ -113,7 +113,7 @@ def format_table(reports: Iterable[Report]) -> str:
     rows = [("pair", "status", "worst error", "at", "entries", "jacobian")]
     for report in reports:
         errors = {key: error for key, error in report.errors.items() if not key.startswith("(")} or {"-": 0.0}
-        worst = max(errors, key=errors.__getitem__)
+        worst = list(errors)[int(np.argmax(list(errors.values())))]  # NaN is the worst
         counts = (str(report.entries), str(report.jacobian_entries))
         rows.append((report.name, report.status, f"{report.error:.1e}", worst, *counts))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -243,14 +243,13 @@ def hessian_symmetry(
         rows = np.flatnonzero(point.direction(rng, active))
         for _ in range(directions if rows.size else 0):
             v, w = point.direction(rng, active), point.direction(rng, active)
-            error = max(error, _asymmetry(point, v, w, rows, eps, tolerance))
+            error = float(np.maximum(error, _asymmetry(point, v, w, rows, eps, tolerance)))  # NaN stays
     except GradientError as broken:
         return Report(name, "wrong", float("nan"), tolerance, eps, failures=(str(broken),))
-    right = error <= tolerance
     text = f"wᵀHv and vᵀHw differ (error {error:.1e}): these are not the gradients of one scalar"
     skipped = tuple(key for key in point.slices if key not in active)
-    status: Status = "ok" if right else "wrong"
-    failures = () if right else (text,)
+    status: Status = "ok" if error <= tolerance else "wrong"
+    failures = () if status == "ok" else (text,)
     return Report(name, status, error, tolerance, eps, {}, rows.size, skipped=skipped, failures=failures)
 
 
@@ -314,9 +313,8 @@ class _Point:
         self._require_arrays("the gradient of ", gradients)
         self._require_unchanged("backward", _leaves(doutputs, "output"), hosts)
         self._require_unchanged("backward", _leaves(self.arguments), self.originals)
-        frozen = set(self.originals) - set(self.slices)
-        frozen = {key for key in frozen if self.originals[key].dtype.kind == "f"}
-        self.skipped = (*frozen, *(key for key in self.slices if key not in gradients))
+        floating = (key for key, original in self.originals.items() if original.dtype.kind == "f")
+        self.skipped = tuple(key for key in floating if key not in gradients)
         vector = np.zeros(self.theta.size)
         for key, gradient in gradients.items():
             vector[self.slices[key]] = to_host(gradient).ravel()
@@ -586,18 +584,9 @@ class _Check:
         compared = [error for key, error in self.errors.items() if key not in ("(float32)", "(complex step)")]
         error = float(np.max(compared)) if compared else float("nan")
         jacobian = 0 if self.jacobian is None else len(self.jacobian) * self.entries
-        return Report(
-            name,
-            status,
-            error,
-            self.tolerance,
-            self.eps,
-            self.errors,
-            self.entries,
-            jacobian,
-            self.skipped,
-            tuple(text for _, text in self.failures),
-        )
+        texts = tuple(text for _, text in self.failures)
+        numbers = (error, self.tolerance, self.eps, self.errors, self.entries, jacobian)
+        return Report(name, status, *numbers, self.skipped, texts)
 
 
 def _hint(analytic: Array, numeric: Array, bad: Sequence[int]) -> str:

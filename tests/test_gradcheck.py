@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stg_np.gradcheck
-from stg_np.backend import Array
+from stg_np.backend import Array, get_xp, to_device
 from stg_np.gradcheck import (
     GradientError,
     Report,
@@ -553,6 +553,41 @@ def test_same_seed_same_report() -> None:
     first, second, other = (check_pair(cell_forward, cell_backward, inputs, seed=seed) for seed in (1, 1, 2))
     assert first == second
     assert first.errors != other.errors
+
+
+def test_both_array_libraries(device: str) -> None:
+    def on_device(tree: Any) -> Any:
+        return Linear(*map(on_device, tree)) if isinstance(tree, Linear) else to_device(tree, device)
+
+    def tanh_forward(x: Array, params: Linear) -> tuple[Array, Any]:
+        z, cache = linear_forward(x, params)
+        y = get_xp(z).tanh(z)
+        return y, (y, cache)
+
+    def tanh_backward(dy: Array, cache: Any, plant: str = "") -> tuple[Array, Linear]:
+        y, linear = cache
+        return linear_backward(dy * (1 - y * y), linear, plant)
+
+    def writes_dy(dy: Array, cache: Any) -> tuple[Array, Linear]:
+        dy *= 2
+        return tanh_backward(dy, cache)
+
+    inputs = {name: on_device(tree) for name, tree in linear_inputs(0, 3, 2, 2).items()}
+    check_pair(tanh_forward, tanh_backward, inputs).assert_ok()
+    wrong(check_pair(tanh_forward, partial(tanh_backward, plant="mean for sum"), inputs), "params.b")
+    broken = check_pair(tanh_forward, writes_dy, inputs)
+    wrong(broken, "backward writes" if device == "cpu" else "backward changed output: never write into an argument")
+
+
+def test_a_gradient_on_the_other_library(stand_in: Any) -> None:
+    x = stand_in.asarray(np.ones(3))
+    wrong(check_pair(lambda x: (x * x, None), lambda dy, _: np.ones(3), {"x": x}), "another array library")
+
+
+def test_nan_in_a_hessian_fails() -> None:
+    x = {"x": np.ones(3)}
+    gradient = lambda x: np.where(x == 1, x, np.nan)  # noqa: E731
+    assert hessian_symmetry(gradient, x).status == "wrong"
 
 
 def test_docstring_examples_run() -> None:
