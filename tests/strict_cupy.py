@@ -380,7 +380,7 @@ class ufunc:
             raise AttributeError(f"'cupy.ufunc' object has no attribute {method!r}")
         if self.name not in UFUNC_METHODS[method]:
             raise NotImplementedError(f"`cupy_{self.name}.{method}` is not supported yet")
-        return self._at if method == "at" else partial(_run, self.name, getattr(self._numpy, method))
+        return self._at if method == "at" else _checked(method, None, getattr(self._numpy, method))
 
     def _at(self, a: ndarray, indices: Any, b: Any) -> None:
         a._update(self._numpy.at, indices, b)
@@ -465,7 +465,7 @@ class Generator:
     def __getattr__(self, name: str) -> Any:
         if name not in API["generator"]:
             raise AttributeError(f"'cupy.random.Generator' object has no attribute {name!r}")
-        return partial(_run, name, getattr(self._numpy, name))
+        return _checked(name, None, getattr(self._numpy, name))
 
 
 def _linalg() -> SimpleNamespace:
