@@ -692,7 +692,7 @@ def _match(inputs: Mapping[str, Tree], gradients: Tree) -> dict[str, Array]:
     for name, leaf in wanted.items():
         if name not in given:
             raise GradientError(f"backward returned no gradient for {name} (None for a whole argument: constant)")
-        if (shape := np.shape(given[name])) != leaf.shape:
+        if (shape := getattr(given[name], "shape", ())) != leaf.shape:
             raise GradientError(f"the gradient of {name} has shape {shape}, {name} itself {leaf.shape}")
     return {name: given[name] for name in wanted}
 
