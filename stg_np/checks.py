@@ -1,0 +1,270 @@
+"""The explicit list of the package's forward/backward pairs that ``stg-np gradcheck`` runs over.
+
+Every pair appears with every option that changes its mathematics: both forms and both kinds of gate of the STM
+layer, every activation, every view, every pooling, and the whole model from pixels to loss. A test finds the
+``*_backward`` functions of the package and fails if one of them is never called from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stg_np import stm
+from stg_np.backend import Array, array_module, get_xp, to_device
+from stg_np.gradcheck import Backward, Forward, Report, check_pair
+from stg_np.models.base import Model, loss_and_grad
+from stg_np.models.stg import POOLS, STG, VIEWS
+from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
+from stg_np.ops.dropout import dropout_backward, dropout_forward
+from stg_np.ops.linear import LinearParams, linear_backward, linear_forward
+from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.ops.norm import rms_norm_backward, rms_norm_forward
+from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
+from stg_np.ops.views import patches_backward, patches_forward
+from stg_np.params import Params, State
+
+
+class Pair(NamedTuple):
+    """One thing to check, in the form that :func:`~stg_np.gradcheck.check_pair` takes."""
+
+    name: str
+    forward: Forward
+    backward: Backward
+    inputs: Mapping[str, Any]
+
+
+def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
+    """Check every pair of the package on ``device``; ``seed`` draws inputs and directions.
+
+    Raises:
+        DeviceError: if the device cannot be used.
+    """
+    array_module(device)
+    return [
+        check_pair(pair.forward, pair.backward, on_device(pair.inputs, device), name=pair.name, seed=seed)
+        for pair in package_pairs(np.random.default_rng(seed))
+    ]
+
+
+def on_device(tree: Any, device: str) -> Any:
+    """The same tree of arrays, on the device."""
+    if isinstance(tree, Mapping):
+        return {key: on_device(value, device) for key, value in tree.items()}
+    if isinstance(tree, Params):
+        return tree.with_flat(to_device(tree.flat, device))
+    if isinstance(tree, tuple):
+        return type(tree)(*(on_device(value, device) for value in tree))
+    return None if tree is None else to_device(tree, device)
+
+
+def package_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """All pairs, with inputs of order 1 drawn from ``rng``."""
+    yield from activation_pairs(rng)
+    yield from op_pairs(rng)
+    yield from memory_pairs(rng)
+    yield from layer_pairs(rng)
+    yield from model_pairs(rng)
+
+
+def one_input(backward: Callable[..., Any]) -> Backward:
+    """A backward that returns the gradient of its only input, as the tuple that the checker expects."""
+    return lambda dy, cache: (backward(dy, cache),)
+
+
+def with_params(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Forward, Backward]:
+    """A pair whose backward also takes the parameters: they travel beside the cache."""
+
+    def paired_forward(**inputs: Any) -> tuple[Any, Any]:
+        outputs, cache = forward(**inputs)
+        return outputs, (cache, inputs["params"])
+
+    def paired_backward(doutputs: Any, kept: Any) -> Any:
+        gradients = doutputs if isinstance(doutputs, tuple) else (doutputs,)
+        return backward(*gradients, *kept)
+
+    return paired_forward, paired_backward
+
+
+def activation_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """Every φ, whose cache is (x, y); the ReLU away from its kink at 0."""
+    for name, phi in {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU}.items():
+        x = rng.standard_normal((3, 4))
+
+        def forward(x: Array, phi: Activation = phi) -> tuple[Array, tuple[Array, Array]]:
+            y = phi.forward(x)
+            return y, (x, y)
+
+        def backward(dy: Array, cache: tuple[Array, Array], phi: Activation = phi) -> tuple[Array]:
+            return (phi.backward(dy, *cache),)
+
+        yield Pair(name, forward, backward, {"x": x + 0.1 * np.sign(x)})
+
+
+def op_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """What lies in ``ops/`` besides activations."""
+    B, T, D, C = 3, 4, 6, 5
+    x = rng.standard_normal((B, T, D))
+    params = LinearParams(rng.standard_normal((D, C)), rng.standard_normal(C))
+    yield Pair("linear", *with_params(linear_forward, linear_backward), {"x": x, "params": params})
+    yield Pair("rms_norm", rms_norm_forward, one_input(rms_norm_backward), {"x": x})
+    yield Pair("mean_pool", mean_pool_forward, one_input(mean_pool_backward), {"x": x})
+    for width in (D, D // 2):
+        forward = partial(last_pool_forward, forward_width=width)
+        yield Pair(f"last_pool, {width} of {D} forwards", forward, one_input(last_pool_backward), {"x": x})
+    for smoothing in (0.0, 0.2):
+        loss = partial(cross_entropy_forward, label_smoothing=smoothing)
+        inputs = {"logits": rng.standard_normal((B, C)), "labels": rng.integers(0, C, B)}
+        yield Pair(f"cross_entropy, smoothing {smoothing}", loss, losses_backward, inputs)
+    yield Pair(
+        "dropout", lambda x: dropout_forward(x, 0.4, np.random.default_rng(0)), one_input(dropout_backward), {"x": x}
+    )
+    for patch in ((1, 4), (2, 2), (1, 1)):
+        images = rng.standard_normal((2, 4, 4, 3))
+
+        def patches(images: Array, patch: tuple[int, int] = patch) -> tuple[Array, None]:
+            return patches_forward(images, *patch), None
+
+        def images_of(dx: Array, cache: None, patch: tuple[int, int] = patch) -> tuple[Array]:
+            return (patches_backward(dx, (4, 4, 3), *patch),)
+
+        yield Pair(f"patches, {patch[0]}×{patch[1]}", patches, images_of, {"images": images})
+
+
+def losses_backward(dlosses: Array, cache: Any) -> tuple[Array, None]:
+    """Cross-entropy's gradients: of the logits; none of the labels."""
+    return cross_entropy_backward(dlosses, cache), None
+
+
+def memory_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """The pieces of the STM layer: pre-activations, gates, one update, the scan, one step."""
+    B, T, D, H = 3, 5, 4, 3
+    for diagonal in (False, True):
+        params = draw_stm(rng, D, H, recurrent=True, diagonal=diagonal)
+        p = rng.standard_normal((B, params.W.shape[1]))
+        kind = "diagonal" if diagonal else "full"
+
+        def pre_forward(p: Array, b: Array, w: Array | None, params: stm.STMParams = params) -> tuple[Array, Any]:
+            own = params._replace(b=b, w=w)
+            a = stm.preactivations_forward(p, own)
+            return a, (a, own)
+
+        inputs = {"p": p, "b": params.b, "w": params.w}
+        yield Pair(f"preactivations, {kind}", pre_forward, lambda da, c: stm.preactivations_backward(da, *c), inputs)
+
+        def step_forward(p: Array, m: Array, b: Array, w: Array | None, params: stm.STMParams = params) -> Any:
+            own = params._replace(b=b, w=w)
+            y, cache = stm.step_forward(p, m, own, TANH, TANH)
+            return (y, cache.m), (cache, own)
+
+        def step_backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
+            dy, dm = doutputs
+            cache, own = kept
+            return stm.step_backward(dy, dm, cache, own, TANH, TANH)
+
+        yield Pair(f"step, {kind}", step_forward, step_backward, {"p": p, "m": rng.standard_normal((B, H)), **inputs})
+    for name, phi_z in {"tanh": TANH, "identity": IDENTITY}.items():
+
+        def gates_forward(a: Array, phi_z: Activation = phi_z) -> tuple[stm.Gates, tuple[stm.Gates, Array]]:
+            gates = stm.gates_forward(a, phi_z)
+            return gates, (gates, a)
+
+        def gates_backward(dgates: stm.Gates, kept: tuple[stm.Gates, Array], phi_z: Activation = phi_z) -> tuple[Array]:
+            return (stm.gates_backward(dgates, *kept, phi_z),)
+
+        yield Pair(f"gates, φ_z {name}", gates_forward, gates_backward, {"a": rng.standard_normal((B, T, 4 * H))})
+    u, v, m_0 = rng.uniform(0.1, 0.9, (B, T, H)), rng.standard_normal((B, T, H)), rng.standard_normal((B, H))
+    yield Pair(
+        "update",
+        lambda u, v, m: (stm.update_forward(u, v, m), (u, v, m)),
+        lambda dm, kept: stm.update_backward(dm, *kept),
+        {"u": u[:, 0], "v": v[:, 0], "m": m_0},
+    )
+
+    def scan_forward(u: Array, v: Array, m_0: Array) -> tuple[Array, tuple[Array, ...]]:
+        memories = stm.scan_forward(u, v, m_0)
+        return memories, (u, v, memories, m_0)
+
+    def scan_backward(dm: Array, kept: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+        return stm.scan_backward(dm, get_xp(dm).zeros_like(kept[-1]), *kept)
+
+    yield Pair("scan", scan_forward, scan_backward, {"u": u, "v": v, "m_0": m_0})
+
+
+def layer_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """The STM layer: both forms, both kinds of gate, both φ_z; several steps and one."""
+    B, D, H = 2, 3, 2
+    forms: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        "input-only": (stm.stm_forward, stm.stm_backward),
+        "recurrent": (stm.stm_recurrent_forward, stm.stm_recurrent_backward),
+    }
+    candidates = {"φ_z tanh": (TANH, IDENTITY), "φ_z identity, φ tanh": (IDENTITY, TANH)}
+    for form, diagonal, candidate, T in product(forms, (False, True), candidates, (1, 6)):
+        params = draw_stm(rng, D, H, recurrent=form == "recurrent", diagonal=diagonal)
+        phi_z, phi = candidates[candidate]
+        forward, backward = forms[form]
+        inputs = {"x": rng.standard_normal((B, T, D)), "m_0": rng.standard_normal((B, H)), "params": params}
+        name = f"stm, {form}, {'diagonal' if diagonal else 'full'}, {candidate}, T={T}"
+        yield Pair(name, *with_params(partial(forward, phi_z=phi_z, phi=phi), backward), inputs)
+
+
+def draw_stm(rng: np.random.Generator, D: int, H: int, *, recurrent: bool, diagonal: bool) -> stm.STMParams:
+    """Parameters of order 1 in every entry, so that no gradient is small by nature."""
+    drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
+    return stm.STMParams._make(rng.standard_normal(a.shape) if a is not None else None for a in drawn)
+
+
+def model_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+    """The whole STG, in every view, pooling, form and kind of gate, and its loss."""
+    for view, recurrent, diagonal in product(VIEWS, (False, True), (False, True)):
+        model = STG(
+            (4, 4, 2), 3, view=view, patch=(2, 2), width=8, layers=3, recurrent=recurrent, diagonal=diagonal,
+            alternate=True,
+        )  # fmt: skip
+        name = f"STG, {view}, {'recurrent' if recurrent else 'input-only'}, {'diagonal' if diagonal else 'full'}"
+        yield model_pair(name, model, rng)
+    for pooling, bidirectional in product(POOLS, (False, True)):
+        model = STG((5, 3), 3, width=8, layers=2, pool=pooling, bidirectional=bidirectional, tanh_candidate=False)
+        name = f"STG, sequence, {pooling}, {'both directions' if bidirectional else 'one direction'}"
+        yield model_pair(name, model, rng)
+    yield loss_pair(STG((4, 4, 1), 3, view="rows", width=8, layers=2, dropout=0.3), rng)
+
+
+def draw_params(model: Model, rng: np.random.Generator) -> tuple[Params, State]:
+    """Parameters of order ½ in every entry instead of the zeros and the small ones that training starts from."""
+    params, state = model.init(rng, np.float64)
+    return params.with_flat(0.5 * rng.standard_normal(params.flat.size)), state
+
+
+def model_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
+    """Parameters to logits."""
+    params, state = draw_params(model, rng)
+    x = rng.standard_normal((2, *model.input_shape))
+
+    def forward(params: Params) -> tuple[Array, tuple[Any, Params]]:
+        logits, cache, _ = model.forward(get_xp(params.flat).asarray(x, params.flat.dtype), params, state)
+        return logits, (cache, params)
+
+    return Pair(name, forward, lambda dlogits, kept: (model.backward(dlogits, *kept),), {"params": params})
+
+
+def loss_pair(model: Model, rng: np.random.Generator) -> Pair:
+    """Parameters to the smoothed loss that training descends, dropout included."""
+    params, state = draw_params(model, rng)
+    x, labels = rng.standard_normal((4, *model.input_shape)), rng.integers(0, model.classes, 4)
+
+    def forward(params: Params) -> tuple[Array, Params]:
+        xp = get_xp(params.flat)
+        result = loss_and_grad(
+            model, params, state, xp.asarray(x, params.flat.dtype), xp.asarray(labels),
+            weight=0.25, label_smoothing=0.1, rng=np.random.default_rng(1),
+        )  # fmt: skip
+        return xp.asarray(result.loss), result.grads
+
+    return Pair(
+        "loss of the STG with dropout", forward, lambda d, grads: (grads.with_flat(grads.flat * d),), {"params": params}
+    )
