@@ -1,15 +1,15 @@
 """CIFAR-10's *python* format, a pickle of 2009, read without executing it.
 
-A pickle is a program: whoever wrote it chooses which functions of the reader's machine it calls. The batches
-call three of them, to rebuild one array. Here those three names stand for :class:`_Record`, which keeps its
-arguments and does nothing, and any other name is refused before anything is called. What remains is a
-dictionary of lists, numbers and bytes. (NumPy is not involved, so neither is its warning about old pickles.)
+A pickle is a program for a small stack machine, and two of its instructions reach the outside: GLOBAL looks up any
+function of the reader's machine, REDUCE calls it. So no unpickler is used here. The standard library's
+``pickletools.genops`` merely parses the instructions; :func:`_value` follows the few that a batch consists of, where
+GLOBAL knows four names and REDUCE writes down what would have been called. Any other instruction or name is refused.
+(NumPy is not involved, so neither is its warning about old pickles.)
 """
 
 from __future__ import annotations
 
-import io
-import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -19,35 +19,27 @@ from stg_np.data.base import DataError
 
 PIXELS = 3 * 32 * 32
 
+NAMES = frozenset(
+    {
+        "numpy.core.multiarray _reconstruct",
+        "numpy._core.multiarray _reconstruct",
+        "numpy ndarray",
+        "numpy dtype",
+    }
+)
 
-class _Record:
-    """Stands for whatever the pickle builds: keeps what it was given, and calls nothing."""
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+LITERALS = frozenset({"INT", "BININT", "BININT1", "BININT2", "STRING", "BINSTRING", "SHORT_BINSTRING"})
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+MARK = object()  # on the stack: here the items of a tuple, list or dictionary begin
 
-    def __init__(self, *arguments: Any) -> None:
+
+class _Object:
+    """What the pickle says of an object that it would build: the call's arguments, and the state set afterwards."""
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
         self.arguments = arguments
-        self.state: Any = ()
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """An unpickler to which three names of NumPy mean :class:`_Record`, and every other name is an error."""
-
-    NAMES = frozenset(
-        {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return :class:`_Record` for the names that an array needs; refuse the rest."""
-        if (module, name) not in self.NAMES:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file does")
-        return _Record
+        self.state: Any = None
 
 
 def read_python_batch(content: bytes, where: str) -> NDArray[np.uint8]:
@@ -57,28 +49,80 @@ def read_python_batch(content: bytes, where: str) -> NDArray[np.uint8]:
         DataError: if the pickle asks for anything but one array of bytes, or is cut off, or is no batch.
     """
     try:
-        batch = _InertUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # pickle's documentation: a damaged pickle may raise any exception
+        batch = _value(content)
+        if not isinstance(batch["labels"], list):
+            raise TypeError("the labels are no list")
+        labels = np.frombuffer(bytes(batch["labels"]), np.uint8)
+        return np.column_stack([labels, _pixels(batch["data"])])
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:150]
         raise DataError(
-            f"{where} is refused, and nothing of it was executed: {error or type(error).__name__}: "
-            "get the official file again"
-        ) from error
-    try:
-        labels = np.frombuffer(bytes(batch[b"labels"][:]), np.uint8)
-        return np.column_stack([labels, _pixels(batch[b"data"])])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(
-            f"{where} is no batch of CIFAR-10 (a dictionary with labels and an N x {PIXELS} array of bytes): "
+            f"{where} is refused and nothing of it was executed, for it is no batch of CIFAR-10 ({reason}): "
             "get the official file again"
         ) from error
 
 
-def _pixels(array: _Record) -> NDArray[np.uint8]:
-    """Rebuild the array ``(N, 3072)`` from its recorded state (NumPy's ``ndarray.__setstate__``)."""
+def _pixels(array: _Object) -> NDArray[np.uint8]:
+    """The array ``(N, 3072)`` from its state, laid out as NumPy's ``ndarray.__setstate__`` takes it."""
     _version, shape, dtype, fortran_order, raw = array.state
-    if dtype.arguments[0] not in (b"u1", "u1"):
-        raise ValueError("the array does not hold bytes")
     rows, columns = shape
-    if columns != PIXELS:
-        raise ValueError("a row is not a picture")
-    return np.frombuffer(raw, np.uint8).reshape((rows, columns), order="F" if fortran_order else "C")
+    if dtype.arguments[0] != "u1" or columns != PIXELS:
+        raise ValueError(f"it holds no array of bytes with {PIXELS} columns")
+    pixels = np.frombuffer(raw.encode("latin-1"), np.uint8)
+    return pixels.reshape((rows, columns), order="F" if fortran_order else "C")
+
+
+def _value(content: bytes) -> Any:
+    """Follow the instructions and return what they describe: dictionaries, lists, numbers, strings, ``_Object``.
+
+    Raises:
+        ValueError: if there is an instruction or a name that no batch contains; also, with TypeError and other
+            kinds, if the instructions make no sense.
+    """
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+
+    def pop_to_mark() -> list[Any]:
+        start = len(stack) - 1 - stack[::-1].index(MARK)
+        items = stack[start + 1 :]
+        del stack[start:]
+        return items
+
+    for opcode, argument, _position in pickletools.genops(content):
+        name = opcode.name
+        if name in LITERALS:
+            stack.append(argument)
+        elif name in CONSTANTS:
+            stack.append(CONSTANTS[name])
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name == "MARK":
+            stack.append(MARK)
+        elif name == "EMPTY_DICT":
+            stack.append({})
+        elif name == "EMPTY_LIST":
+            stack.append([])
+        elif name in TUPLES:
+            stack[-TUPLES[name] :] = [tuple(stack[-TUPLES[name] :])]
+        elif name == "TUPLE":
+            stack.append(tuple(pop_to_mark()))
+        elif name == "APPENDS":
+            items = pop_to_mark()
+            stack[-1].extend(items)
+        elif name == "SETITEMS":
+            items = pop_to_mark()
+            stack[-1].update(zip(items[::2], items[1::2]))
+        elif name == "GLOBAL" and argument in NAMES:
+            stack.append(argument)
+        elif name == "REDUCE":
+            stack[-2:] = [_Object(stack[-1])]
+        elif name == "BUILD":
+            state = stack.pop()
+            stack[-1].state = state
+        elif name == "STOP":
+            return stack.pop()
+        elif name != "PROTO":
+            raise ValueError(f"it asks for {name} {argument!r}")
+    raise ValueError("it has no end")  # pragma: no cover - genops has already said so

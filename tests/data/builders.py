@@ -50,7 +50,7 @@ def python2_pickle(
     raw = pixels.tobytes("F" if fortran else "C")
     array += b"(K\x01" + shape + kind + (b"\x88" if fortran else b"\x89") + _string(raw) + b"tb"
     numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    names = b"](" + b"".join(_string(b"frog_s_%06d.png" % k) for k in range(rows)) + b"e"
+    names = b"](" + _string(b"frog_s_000001.png") + b"q\x02" + b"h\x02" * (rows - 1) + b"e"  # put, then get
     items = _string(b"batch_label") + _string(b"training batch 1 of 5")
     items += _string(b"labels") + numbers + _string(b"data") + array + _string(b"filenames") + names
     return b"\x80\x02}q\x01(" + items + b"u."

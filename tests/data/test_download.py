@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ from stg_np.data import download as module
 from stg_np.data.cifar10 import PARTS
 from stg_np.data.download import Remote, download
 from stg_np.data.fashion_mnist import FILES
-from tests.data.builders import binary_files, cifar_records, fashion_files, python_files, write_archive
+from tests.data.builders import binary_files, cifar_records, fashion_files, python_files, write_archive, write_files
 from tests.data.conftest import one_sentence
 
 GOOD = bytes(range(256)) * 1000
@@ -255,6 +256,13 @@ def test_fetching_cifar10(
 def test_fetching_digits_touches_no_network(home: Path) -> None:
     assert data.fetch("digits").official
     assert not home.exists()
+
+
+def test_without_pooch_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    assert "pip install pooch" in one_sentence(lambda: data.fetch("cifar10"))
+    write_files(tmp_path, fashion_files())
+    assert data.load("fashion-mnist", tmp_path).shape == (28, 28, 1)  # which needs no network, so no pooch
 
 
 def test_a_full_disk_is_one_sentence(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

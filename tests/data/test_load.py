@@ -127,37 +127,34 @@ def test_the_fingerprint_is_what_its_shell_command_prints(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[None]:
-    """Root may read everything, so become somebody else for the length of a test."""
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may be neither read nor written, not even by root: root becomes somebody else meanwhile."""
     if not hasattr(os, "geteuid"):
         pytest.skip("file permissions are tested where there are users")
-    before = os.geteuid()
-    if before == 0:
+    folder = tmp_path / "locked"
+    folder.mkdir(0o000)
+    is_root = os.geteuid() == 0
+    if is_root:
         os.seteuid(NOBODY)
-    yield
-    if before == 0:
+    yield folder
+    if is_root:
         os.seteuid(0)
+    folder.chmod(0o700)
 
 
-def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, unprivileged: None) -> None:
-    locked = tmp_path / "locked"
-    if os.geteuid() == NOBODY:  # tmp_path belongs to root alone already
-        locked = tmp_path
-    else:
-        write_files(locked, binary_files(cifar_records())).chmod(0)
-    for name in ("cifar10", "fashion-mnist"):
-        assert str(locked) in one_sentence(lambda name=name: data.load(name, locked / "data"))  # type: ignore[misc]
-    locked.chmod(0o700) if locked != tmp_path else None
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
+def test_a_folder_that_may_not_be_read_is_one_sentence(locked: Path, name: str) -> None:
+    assert str(locked) in one_sentence(lambda: data.load(name, locked / "data"))
 
 
-def test_a_home_that_may_not_be_written_is_one_sentence(home: Path, unprivileged: None) -> None:
-    home_parent = home.parent
-    if os.geteuid() != NOBODY:
-        home_parent.chmod(0o500)
-    message = one_sentence(lambda: data.fetch("cifar10"))
-    assert "check that you may" in message
-    if os.geteuid() != NOBODY:
-        home_parent.chmod(0o700)
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10"])
+def test_a_home_that_may_not_be_written_is_one_sentence(
+    locked: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("STG_NP_DATA", str(locked / "home"))
+    message = one_sentence(lambda: data.fetch(name))
+    assert str(locked) in message
+    assert "check that you may write there" in message
 
 
 def test_loading_digits_needs_nothing_but_numpy() -> None:
