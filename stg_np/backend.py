@@ -58,7 +58,7 @@ def array_module(device: str) -> Any:
     """Return the array module for ``device``: ``numpy`` for ``"cpu"``, ``cupy`` for ``"cuda"``.
 
     Raises:
-        DeviceError: if the device is unknown, CuPy is not installed, or CuPy finds no usable GPU.
+        DeviceError: if the device is unknown, CuPy is not installed or broken, or CuPy finds no usable GPU.
     """
     if device == "cpu":
         return np
@@ -66,11 +66,14 @@ def array_module(device: str) -> Any:
         raise DeviceError(f"unknown device {device!r}: use one of {', '.join(DEVICES)}")
     try:
         import cupy
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DeviceError(
             "device 'cuda' needs CuPy, which is not installed: "
             "pip install 'stg-np[cuda13]' (or 'stg-np[cuda12]' for a CUDA 12 driver)"
         ) from error
+    except ImportError as error:  # installed, but one of its libraries is missing or of another version
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise DeviceError(f"device 'cuda' needs CuPy, which cannot be imported here: {reason}") from error
     if not cupy.is_available():
         raise DeviceError(
             "device 'cuda' needs an NVIDIA GPU with a working driver, and CuPy finds none: "

@@ -1,0 +1,232 @@
+"""Parameters: the flat vector, its named views, and the layout that says where each name lies."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np.backend import get_xp, to_device, to_host
+from stg_np.params import Entry, Layout, Params, Role, named
+
+ROLES: tuple[Role, ...] = ("matrix", "vector", "head", "frozen")
+
+names = st.sampled_from(
+    [f"{prefix}{field}" for prefix in ("stm1", "stm2", "norm", "head") for field in ("", ".W", ".b")]
+)
+shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+layouts = st.lists(
+    st.builds(Entry, names, shapes, st.sampled_from(ROLES)), min_size=1, max_size=6, unique_by=lambda entry: entry.name
+).map(lambda entries: Layout(tuple(entries)))
+dtypes = st.sampled_from(["float32", "float64"])
+
+
+class Dense(NamedTuple):
+    """A layer's parameters; a layer without a bias has None there."""
+
+    W: Any
+    b: Any
+
+
+def random_arrays(layout: Layout, device: str, dtype: str = "float64", seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {name: to_device(rng.standard_normal(shape).astype(dtype), device) for name, shape in layout.shapes.items()}
+
+
+@pytest.fixture
+def params(device: str) -> Params:
+    return Params.create(
+        {
+            "one.W": ("matrix", to_device(np.arange(6.0).reshape(2, 3), device)),
+            "one.b": ("vector", to_device(np.array([10.0, 11.0, 12.0]), device)),
+            "two.W": ("head", to_device(np.full((3, 1), 20.0), device)),
+            "scale": ("frozen", to_device(np.array(30.0), device)),
+        }
+    )
+
+
+# --- Layout ----------------------------------------------------------------------------------------------------
+
+
+@given(layout=layouts)
+def test_the_slices_tile_the_vector_in_order(layout: Layout) -> None:
+    position = 0
+    for entry in layout.entries:
+        piece = layout.slices[entry.name]
+        assert piece.start == position
+        assert piece.stop - piece.start == np.prod(entry.shape, dtype=int)
+        position = piece.stop
+    assert position == layout.size
+    assert list(layout.shapes) == list(layout.slices) == [entry.name for entry in layout.entries]
+
+
+@given(layout=layouts, dtype=dtypes, roles=st.lists(st.sampled_from(ROLES), unique=True))
+def test_the_mask_marks_the_roles(xp: Any, layout: Layout, dtype: str, roles: list[Role]) -> None:
+    mask = layout.mask(*roles, like=xp.zeros(2, dtype))
+    assert get_xp(mask) is xp
+    assert mask.shape == (layout.size,)
+    assert mask.dtype == dtype
+    values = to_host(mask)
+    for entry in layout.entries:
+        assert (values[layout.slices[entry.name]] == (entry.role in roles)).all()
+
+
+def test_masks_of_all_roles_add_up_to_one(params: Params) -> None:
+    total = sum(to_host(params.layout.mask(role, like=params.flat)) for role in ROLES)
+    np.testing.assert_array_equal(total, np.ones(params.layout.size))
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    entry = Entry("W", (2,), "vector")
+    with pytest.raises(ValueError, match="same name"):
+        Layout((entry, Entry("b", (), "vector"), entry))
+
+
+def test_layouts_are_values() -> None:
+    one, same, other = (Layout((Entry("W", (2, 3), role),)) for role in ("matrix", "matrix", "head"))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one.size == 6  # computing a cached property changes neither the value nor its hash
+    assert one == same
+    assert hash(one) == hash(same)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.entries = ()  # type: ignore[misc]
+
+
+# --- Packing ---------------------------------------------------------------------------------------------------
+
+
+@given(layout=layouts, dtype=dtypes, seed=st.integers(0, 9))
+def test_packing_keeps_every_array(xp: Any, device: str, layout: Layout, dtype: str, seed: int) -> None:
+    arrays = random_arrays(layout, device, dtype, seed)
+    shuffled = dict(sorted(arrays.items(), reverse=True))  # the layout's order counts, not the mapping's
+    params = Params.pack(layout, shuffled)
+    assert get_xp(params.flat) is xp
+    assert params.flat.shape == (layout.size,)
+    assert params.flat.dtype == dtype
+    assert list(params) == list(layout.shapes)
+    for name, array in arrays.items():
+        assert params[name].shape == array.shape
+        np.testing.assert_array_equal(to_host(params[name]), to_host(array))
+
+
+@given(layout=layouts)
+def test_create_makes_the_layout_from_the_arrays(device: str, layout: Layout) -> None:
+    arrays = random_arrays(layout, device)
+    params = Params.create({entry.name: (entry.role, arrays[entry.name]) for entry in layout.entries})
+    assert params.layout == layout
+    np.testing.assert_array_equal(to_host(params.flat), to_host(Params.pack(layout, arrays).flat))
+
+
+def test_non_contiguous_and_read_only_arrays_are_packed_in_row_order() -> None:
+    wide = np.arange(12.0).reshape(3, 4)
+    wide.flags.writeable = False
+    arrays = {"transposed": wide.T, "strided": wide[::2, ::-1]}
+    params = Params.create({name: ("matrix", array) for name, array in arrays.items()})
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(params[name], array)
+    params.flat[:] = 0.0  # the vector is the params' own
+    assert wide[2, 3] == 11.0
+
+
+@pytest.mark.parametrize("names_given", [["W"], ["W", "b", "c"], ["W", "c"], []])
+def test_missing_and_unknown_names_are_all_named(device: str, names_given: list[str]) -> None:
+    layout = Layout((Entry("W", (2,), "matrix"), Entry("b", (2,), "vector")))
+    differing = ", ".join(sorted({"W", "b"} ^ set(names_given)))
+    arrays = {name: to_device(np.zeros(2), device) for name in names_given}
+    with pytest.raises(ValueError, match=f"do not match the layout: {differing}$"):
+        Params.pack(layout, arrays)
+
+
+def test_a_wrong_shape_is_refused_even_of_the_same_size(device: str) -> None:
+    layout = Layout((Entry("W", (2, 3), "matrix"),))
+    with pytest.raises(ValueError, match=r"W has shape \(3, 2\), the layout says \(2, 3\)"):
+        Params.pack(layout, {"W": to_device(np.zeros((3, 2)), device)})
+
+
+def test_arrays_of_two_libraries_are_refused(stand_in: Any) -> None:
+    with pytest.raises(TypeError, match="mixed"):
+        Params.create({"W": ("matrix", np.zeros(2)), "b": ("vector", stand_in.zeros(2))})
+
+
+# --- Views -----------------------------------------------------------------------------------------------------
+
+
+def test_views_and_vector_are_one_memory(params: Params) -> None:
+    params["one.b"][1] = -1.0
+    assert float(params.flat[7]) == -1.0
+    weights = params["one.W"]
+    weights *= 2.0
+    np.testing.assert_array_equal(to_host(params.flat[:6]), [0, 2, 4, 6, 8, 10])
+    params.flat[:] = 5.0
+    np.testing.assert_array_equal(to_host(weights), np.full((2, 3), 5.0))
+    scale = params["scale"]  # a 0-d view as well
+    scale[...] = 7.0
+    assert float(params.flat[-1]) == 7.0
+
+
+def test_names_can_be_asked_for(params: Params) -> None:
+    assert list(params) == ["one.W", "one.b", "two.W", "scale"]
+    assert "one.b" in params
+    assert "one" not in params
+    with pytest.raises(KeyError, match=r"two\.b"):
+        params["two.b"]
+
+
+@pytest.mark.parametrize("shape", [(9,), (11,), (2, 5), ()])
+def test_a_vector_of_another_length_is_refused(xp: Any, shape: tuple[int, ...]) -> None:
+    layout = Layout((Entry("W", (2, 5), "matrix"),))
+    with pytest.raises(ValueError, match=r"needs a vector of 10 numbers, got shape \("):
+        Params(layout, xp.zeros(shape))
+
+
+def test_another_vector_under_the_same_layout(params: Params) -> None:
+    gradient = params.with_flat(params.flat * 0.0)
+    assert gradient.layout is params.layout
+    assert float(gradient["one.b"].sum()) == 0.0
+    assert float(params["one.b"].sum()) == 33.0
+
+
+# --- Groups ----------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_views_and_none_where_there_is_no_entry(params: Params) -> None:
+    one, two = params.group("one", Dense), params.group("two", Dense)
+    assert type(one) is Dense
+    assert (one.W.shape, one.b.shape) == ((2, 3), (3,))
+    assert two.b is None
+    two.W[:] = -1.0
+    np.testing.assert_array_equal(to_host(params["two.W"]), np.full((3, 1), -1.0))
+
+
+@given(with_bias=st.booleans(), rows=st.integers(0, 4), columns=st.integers(1, 4))
+def test_group_and_named_are_each_others_reverse(device: str, with_bias: bool, rows: int, columns: int) -> None:
+    weights = to_device(np.random.default_rng(rows).standard_normal((rows, columns)), device)
+    bias = to_device(np.arange(float(columns)), device) if with_bias else None
+    arrays = named("layer", Dense(weights, bias))
+    assert list(arrays) == (["layer.W", "layer.b"] if with_bias else ["layer.W"])
+    group = Params.create({name: ("matrix", array) for name, array in arrays.items()}).group("layer", Dense)
+    np.testing.assert_array_equal(to_host(group.W), to_host(weights))
+    if with_bias:
+        np.testing.assert_array_equal(to_host(group.b), to_host(bias))
+    else:
+        assert group.b is None
+    again = named("layer", group)
+    assert again.keys() == arrays.keys()
+    for name, array in again.items():
+        np.testing.assert_array_equal(to_host(array), to_host(arrays[name]))
+
+
+def test_nothing_here_waits_for_the_device(stand_in: Any, synchronisations: Any) -> None:
+    layout = Layout((Entry("a.W", (2, 3), "matrix"), Entry("a.b", (3,), "vector")))
+    arrays = random_arrays(layout, "cuda")
+    with synchronisations() as waits:
+        params = Params.pack(layout, arrays)
+        gradient = Params.pack(layout, named("a", params.group("a", Dense)))
+        params.flat[:] -= 0.1 * gradient.flat * layout.mask("matrix", like=params.flat)
+    assert waits == []
