@@ -158,13 +158,13 @@ def memory_pairs(rng: np.random.Generator) -> Iterator[Pair]:
 
         def step_forward(p: Array, m: Array, b: Array, w: Array | None, params: stm.STMParams = params) -> Any:
             own = params._replace(b=b, w=w)
-            y, cache = stm.step_forward(p, m, own, TANH, TANH)
+            y, cache = stm.step_forward(p, m, own, (TANH, TANH))
             return (y, cache.m), (cache, own)
 
         def step_backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
             dy, dm = doutputs
             cache, own = kept
-            return stm.step_backward(dy, dm, cache, own, TANH, TANH)
+            return stm.step_backward(dy, dm, cache, own, (TANH, TANH))
 
         yield Pair(f"step, {kind}", step_forward, step_backward, {"p": p, "m": rng.standard_normal((B, H)), **inputs})
     for name, phi_z in {"tanh": TANH, "identity": IDENTITY}.items():

@@ -17,13 +17,17 @@ The memory is the gated linear recurrence of Martin & Cundy (arXiv:1709.04057) w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from stg_np.backend import Array, get_xp
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.ops.linear import flat_rows, matmul, outer_sum
+
+Phis: TypeAlias = tuple[Activation, Activation]  # φ_z, φ
+StepGradients: TypeAlias = tuple[Array, Array, Array, Array | None]  # dp, dm of the memory before, db, dw
+LayerGradients: TypeAlias = "tuple[Array, Array, STMParams]"  # dx, dm_0, dparams
 
 
 class STMParams(NamedTuple):
@@ -40,25 +44,19 @@ def init_stm(
 ) -> STMParams:
     """Draw the parameters of one layer (float64), with memories that last between 2 and ``length`` steps.
 
-    A constant update gate u keeps a memory for about τ = 1/u steps, and u = σ(b_u) gives b_u = −log(τ − 1).
-    Each cell has its own τ, log-uniform on [2, max(2, length)] (the idea of Tallec & Ollivier,
-    arXiv:1804.11188); W_u starts small, so that the bias sets τ.
+    A constant update gate u keeps a memory for about τ = 1/u steps, and u = σ(b_u) gives b_u = −log(τ − 1). Each cell
+    has its own τ, log-uniform on [2, max(2, length)] (after Tallec & Ollivier, arXiv:1804.11188); W_u starts small.
     """
     tau = np.exp(rng.uniform(np.log(2), np.log(max(2.0, length)), H))
     b = np.zeros(4 * H)
     b[H : 2 * H] = -np.log(tau - 1)
-    columns = H if diagonal else 4 * H
-    W = rng.standard_normal((D, columns)) / np.sqrt(D)
-    R = rng.standard_normal((H, columns)) / np.sqrt(H) if recurrent else None
+    W = rng.standard_normal((D, H if diagonal else 4 * H)) / np.sqrt(D)
+    R = rng.standard_normal((H, W.shape[1])) / np.sqrt(H) if recurrent else None
     if diagonal:
         return STMParams(W, b, R, np.concatenate([np.ones(H), np.full(H, 0.1), np.ones(H)]))
-    for matrix in (W, R):
-        if matrix is not None:
-            matrix[:, H : 2 * H] *= 0.1
+    for matrix in [W] if R is None else [W, R]:
+        matrix[:, H : 2 * H] *= 0.1
     return STMParams(W, b, R)
-
-
-# ------------------------------------------------------------------------- from products to pre-activations
 
 
 def preactivations_forward(p: Array, params: STMParams) -> Array:
@@ -68,21 +66,18 @@ def preactivations_forward(p: Array, params: STMParams) -> Array:
     H = p.shape[-1]
     a_z = p + params.b[3 * H :]  # (..., H)
     gates = get_xp(p).concatenate([a_z, a_z, a_z], -1) * params.w + params.b[: 3 * H]  # a_g = w_g ⊙ a_z + b_g
-    a: Array = get_xp(p).concatenate([gates, a_z], -1)  # (..., 4H)
-    return a
+    return get_xp(p).concatenate([gates, a_z], -1)  # type: ignore[no-any-return]  # (..., 4H)
 
 
 def preactivations_backward(da: Array, a: Array, params: STMParams) -> tuple[Array, Array, Array | None]:
     """Return dp (shape of p), db (4H,) and, for diagonal gates, dw (3H,); ``a`` is the forward's result."""
     if params.w is None:
         return da, flat_rows(da).sum(0), None
-    H = da.shape[-1] // 4
+    xp, H = get_xp(da), da.shape[-1] // 4
     dgates, a_z = da[..., : 3 * H], a[..., 3 * H :]
-    through_gates = (dgates * params.w).reshape(*da.shape[:-1], 3, H).sum(-2)  # from w_g ⊙ a_z, three times a_z
-    dp = through_gates + da[..., 3 * H :]  # and from a_z itself
-    a_z3 = get_xp(da).concatenate([a_z, a_z, a_z], -1)
-    db = get_xp(da).concatenate([flat_rows(dgates).sum(0), flat_rows(dp).sum(0)])
-    return dp, db, flat_rows(dgates * a_z3).sum(0)
+    dp = da[..., 3 * H :] + (dgates * params.w).reshape(*da.shape[:-1], 3, H).sum(-2)  # a_z, and w_g ⊙ a_z thrice
+    db = xp.concatenate([flat_rows(dgates).sum(0), flat_rows(dp).sum(0)])
+    return dp, db, flat_rows(dgates * xp.concatenate([a_z, a_z, a_z], -1)).sum(0)
 
 
 class Gates(NamedTuple):
@@ -103,20 +98,15 @@ def gates_forward(a: Array, phi_z: Activation) -> Gates:
 
 def gates_backward(dgates: Gates, gates: Gates, a: Array, phi_z: Activation) -> Array:
     """Return da (..., 4H): each part through its own derivative."""
-    xp, H = get_xp(a), a.shape[-1] // 4
-    iuo, diuo = xp.concatenate(gates[:3], -1), xp.concatenate(dgates[:3], -1)
-    da_iuo = SIGMOID.backward(diuo, a[..., : 3 * H], iuo)
-    da: Array = xp.concatenate([da_iuo, phi_z.backward(dgates.z, a[..., 3 * H :], gates.z)], -1)
-    return da
-
-
-# --------------------------------------------------------------------------------------------- the memory
+    H = a.shape[-1] // 4
+    parts = [SIGMOID.backward(dgates[g], a[..., g * H : (g + 1) * H], gates[g]) for g in range(3)]  # i, u, o
+    parts.append(phi_z.backward(dgates.z, a[..., 3 * H :], gates.z))
+    return get_xp(a).concatenate(parts, -1)  # type: ignore[no-any-return]
 
 
 def update_forward(u: Array, v: Array, m: Array) -> Array:
     """One step of the memory: ``(1 − u) ⊙ m + u ⊙ v``, written with one product; all (B, H)."""
-    m_new: Array = m + u * (v - m)
-    return m_new
+    return m + u * (v - m)  # type: ignore[no-any-return]
 
 
 def update_backward(dm: Array, u: Array, v: Array, m: Array) -> tuple[Array, Array, Array]:
@@ -141,19 +131,15 @@ def scan_backward(
     ``dm`` (B, T, H) is what each y_t sent to its m_t, ``dm_T`` (B, H) what the user of the last memory sent.
     Returns du and dv (B, T, H), and dm_0 (B, H).
     """
-    du, dv = get_xp(u).empty_like(u), get_xp(u).empty_like(v)
-    carried = dm_T
+    du, dv, carried = get_xp(u).empty_like(u), get_xp(u).empty_like(v), dm_T
     for t in reversed(range(v.shape[1])):
         before = memories[:, t - 1] if t > 0 else m_0
         du[:, t], dv[:, t], carried = update_backward(dm[:, t] + carried, u[:, t], v[:, t], before)
     return du, dv, carried
 
 
-# ------------------------------------------------------------------------------- the layer, input-only form
-
-
 class STMCache(NamedTuple):
-    """What the backward needs: the input, every gate of every step, the memories and what was read of them."""
+    """All steps: input, pre-activations, gates, what comes in, memories, and what was read of them."""
 
     x: Array  # (B, T, D)
     a: Array  # (B, T, 4H)
@@ -162,8 +148,7 @@ class STMCache(NamedTuple):
     m_0: Array  # (B, H)
     memories: Array  # (B, T, H), as read = φ(m)
     read: Array
-    phi_z: Activation
-    phi: Activation
+    phis: Phis
 
 
 def stm_forward(
@@ -171,13 +156,8 @@ def stm_forward(
 ) -> tuple[tuple[Array, Array], STMCache]:
     """The layer whose gates see the input only: all gates of all steps are ONE matrix product, then the scan.
 
-    Args:
-        x: (B, T, D). m_0: (B, H), the memory before the first step.
-        params: without ``R``. phi_z, phi: φ_z and φ, as forward/backward pairs.
-
-    Returns:
-        (y, m_T), y (B, T, H) and the last memory (B, H), so that chunks of a long sequence can be chained;
-        and the cache.
+    x is (B, T, D), ``m_0`` (B, H) the memory before the first step; φ_z and φ are forward/backward pairs.
+    Returns ``(y, m_T)``, y (B, T, H) and the last memory (B, H), so that chunks can be chained; and the cache.
     """
     a = preactivations_forward(matmul(x, params.W), params)  # (B, T, D) -> (B, T, 4H)
     gates = gates_forward(a, phi_z)  # four times (B, T, H)
@@ -185,12 +165,12 @@ def stm_forward(
     memories = scan_forward(gates.u, v, m_0)
     read = phi.forward(memories)
     y = gates.o * read
-    return (y, memories[:, -1]), STMCache(x, a, gates, v, m_0, memories, read, phi_z, phi)
+    return (y, memories[:, -1]), STMCache(x, a, gates, v, m_0, memories, read, (phi_z, phi))
 
 
-def stm_backward(dy: Array, dm_T: Array, cache: STMCache, params: STMParams) -> tuple[Array, Array, STMParams]:
+def stm_backward(dy: Array, dm_T: Array, cache: STMCache, params: STMParams) -> LayerGradients:
     """Gradients of :func:`stm_forward`: dy (B, T, H), dm_T (B, H) -> dx (B, T, D), dm_0 (B, H), dparams."""
-    x, a, gates, v, m_0, memories, read, phi_z, phi = cache
+    x, a, gates, v, m_0, memories, read, (phi_z, phi) = cache
     do = dy * read  # from y = o ⊙ φ(m)
     dm = phi.backward(dy * gates.o, memories, read)  # from y = o ⊙ φ(m)
     du, dv, dm_0 = scan_backward(dm, dm_T, gates.u, v, memories, m_0)  # from the scan
@@ -200,11 +180,8 @@ def stm_backward(dy: Array, dm_T: Array, cache: STMCache, params: STMParams) -> 
     return matmul(dp, params.W.T), dm_0, STMParams(outer_sum(x, dp), db, None, dw)  # from p = x W
 
 
-# -------------------------------------------------------------------------------- the layer, recurrent form
-
-
 class StepCache(NamedTuple):
-    """Of one step: pre-activations, gates, candidate, the memory before and after it, and what was read of it."""
+    """One step: pre-activations, gates, what comes in, the memory before and after, and what was read of it."""
 
     a: Array  # (B, 4H)
     gates: Gates  # of (B, H), as all the others
@@ -214,27 +191,23 @@ class StepCache(NamedTuple):
     read: Array
 
 
-def step_forward(
-    p: Array, m_before: Array, params: STMParams, phi_z: Activation, phi: Activation
-) -> tuple[Array, StepCache]:
+def step_forward(p: Array, m_before: Array, params: STMParams, phis: Phis) -> tuple[Array, StepCache]:
     """One STM step: products p (B, 4H or H) and memory (B, H) -> y (B, H); the new memory is ``cache.m``."""
     a = preactivations_forward(p, params)
-    gates = gates_forward(a, phi_z)
+    gates = gates_forward(a, phis[0])
     v = gates.i * gates.z
     m = update_forward(gates.u, v, m_before)
-    read = phi.forward(m)
+    read = phis[1].forward(m)
     return gates.o * read, StepCache(a, gates, v, m_before, m, read)
 
 
-def step_backward(
-    dy: Array, dm: Array, cache: StepCache, params: STMParams, phi_z: Activation, phi: Activation
-) -> tuple[Array, Array, Array, Array | None]:
+def step_backward(dy: Array, dm: Array, cache: StepCache, params: STMParams, phis: Phis) -> StepGradients:
     """Return dp, ``(1 − u) ⊙ dm`` for the memory before, db and dw; the argument ``dm`` came from the step after."""
     a, gates, v, m_before, m, read = cache
-    dm = phi.backward(dy * gates.o, m, read) + dm  # from y = o ⊙ φ(m)
+    dm = phis[1].backward(dy * gates.o, m, read) + dm  # from y = o ⊙ φ(m)
     du, dv, dm_before = update_backward(dm, gates.u, v, m_before)
     dgates = Gates(dv * gates.z, du, dy * read, dv * gates.i)  # from v = i ⊙ z and y = o ⊙ φ(m)
-    dp, db, dw = preactivations_backward(gates_backward(dgates, gates, a, phi_z), a, params)
+    dp, db, dw = preactivations_backward(gates_backward(dgates, gates, a, phis[0]), a, params)
     return dp, dm_before, db, dw
 
 
@@ -244,8 +217,7 @@ class RecurrentCache(NamedTuple):
     x: Array
     steps: list[StepCache]
     R: Array
-    phi_z: Activation
-    phi: Activation
+    phis: Phis
 
 
 def stm_recurrent_forward(
@@ -258,24 +230,21 @@ def stm_recurrent_forward(
     p = matmul(x, params.W)  # what does not depend on the memory: one product for all steps
     m, outputs, steps = m_0, [], []
     for t in range(x.shape[1]):
-        y_t, step = step_forward(p[:, t] + m @ R, m, params, phi_z, phi)
+        y_t, step = step_forward(p[:, t] + m @ R, m, params, (phi_z, phi))
         m = step.m
         outputs.append(y_t)
         steps.append(step)
-    return (get_xp(x).stack(outputs, 1), m), RecurrentCache(x, steps, R, phi_z, phi)
+    return (get_xp(x).stack(outputs, 1), m), RecurrentCache(x, steps, R, (phi_z, phi))
 
 
-def stm_recurrent_backward(
-    dy: Array, dm_T: Array, cache: RecurrentCache, params: STMParams
-) -> tuple[Array, Array, STMParams]:
+def stm_recurrent_backward(dy: Array, dm_T: Array, cache: RecurrentCache, params: STMParams) -> LayerGradients:
     """Backpropagation through time: gradients of :func:`stm_recurrent_forward`, shapes as in :func:`stm_backward`."""
-    xp, dm, products, biases, scales = get_xp(dy), dm_T, [], [], []
+    xp, dm, collected = get_xp(dy), dm_T, []
     for t in reversed(range(dy.shape[1])):
-        dp_t, dm_before, db_t, dw_t = step_backward(dy[:, t], dm, cache.steps[t], params, cache.phi_z, cache.phi)
+        dp_t, dm_before, db_t, dw_t = step_backward(dy[:, t], dm, cache.steps[t], params, cache.phis)
         dm = dm_before + dp_t @ cache.R.T  # from p_t + m_{t−1} R
-        products.append(dp_t)
-        biases.append(db_t)
-        scales.append(dw_t)
+        collected.append((dp_t, db_t, dw_t))
+    products, biases, scales = zip(*collected)
     dp = xp.stack(products[::-1], 1)  # (B, T, 4H or H), in the order of x again
     before = xp.stack([step.m_before for step in cache.steps], 1)  # (B, T, H)
     db, dw = xp.stack(biases).sum(0), None if params.w is None else xp.stack(scales).sum(0)
