@@ -23,6 +23,7 @@ __all__ = [
     "FileCheck",
     "data_home",
     "fetch",
+    "find",
     "list_datasets",
     "load",
     "verify",

@@ -42,7 +42,7 @@ def python2_pickle(
     labels: NDArray[np.uint8], pixels: NDArray[np.uint8], *, fortran: bool = False, dtype: bytes = b"u1"
 ) -> bytes:
     """The dictionary of one batch as Python 2's cPickle wrote it (protocol 2)."""
-    rows, columns = pixels.shape
+    rows, columns = len(pixels), len(pixels[0])
     shape = b"M" + struct.pack("<H", rows) + b"M" + struct.pack("<H", columns) + b"\x86"
     kind = b"cnumpy\ndtype\n" + _string(dtype) + b"K\x00K\x01\x87R"
     kind += b"(K\x03" + _string(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"

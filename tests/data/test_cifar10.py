@@ -81,6 +81,12 @@ def test_a_plain_tar_is_read_as_well(tmp_path: Path) -> None:
     assert len(data.load("cifar10", tmp_path / "cifar-10-binary.tar").train_labels) == 15
 
 
+def test_padding_after_the_archive_is_read_to_the_end(tmp_path: Path) -> None:
+    packed = write_archive(tmp_path / "packed", "cifar-10-batches-bin", BINARY)
+    packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()) + bytes(3_000_000)))
+    assert len(data.load("cifar10", packed).train_labels) == 15
+
+
 def test_a_whole_archive_wins_over_a_half_unpacked_folder(tmp_path: Path) -> None:
     write_files(tmp_path / "cifar-10-batches-bin", {"data_batch_1.bin": BINARY["data_batch_1.bin"]})
     archive = write_archive(tmp_path / "cifar-10-binary.tar.gz", "cifar-10-batches-bin", BINARY)

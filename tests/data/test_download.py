@@ -68,7 +68,11 @@ class Server:
 
         return page
 
-    def stall(self, after: bytes = b"") -> Callable[[BaseHTTPRequestHandler], None]:
+    def say_nothing(self) -> Callable[[BaseHTTPRequestHandler], None]:
+        """Take the request and never answer."""
+        return lambda handler: [self.stopping.wait(5)].clear()
+
+    def stall(self, after: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
         """Send a little and then nothing more."""
 
         def page(handler: BaseHTTPRequestHandler) -> None:
@@ -141,7 +145,7 @@ BAD_PAGES: dict[str, tuple[Callable[[Server], Callable[[BaseHTTPRequestHandler],
     "an error page": (lambda server: server.send(b"<html>Sorry!</html>"), "wrong bytes"),
     "an empty file": (lambda server: server.send(b""), "wrong bytes"),
     "truncated": (lambda server: server.send(GOOD[:1000], announced=len(GOOD)), "broken off"),
-    "silent": (lambda server: server.stall(), "no answer for 0.3 s"),
+    "silent": (lambda server: server.say_nothing(), "no answer for 0.3 s"),
     "stalls half-way": (lambda server: server.stall(GOOD[:100_000]), "no answer for 0.3 s"),
     "404": (lambda server: lambda handler: handler.send_error(404), "HTTP 404"),
     "503": (lambda server: lambda handler: handler.send_error(503), "HTTP 503"),
