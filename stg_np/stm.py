@@ -224,8 +224,7 @@ def stm_recurrent_forward(
     x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, phi: Activation = IDENTITY
 ) -> tuple[tuple[Array, Array], RecurrentCache]:
     """The layer whose gates also see the memory, through ``R``; shapes as in :func:`stm_forward`."""
-    R = params.R
-    if R is None:
+    if (R := params.R) is None:
         raise ValueError("these parameters have no R: draw them with init_stm(…, recurrent=True), or use stm_forward")
     p = matmul(x, params.W)  # what does not depend on the memory: one product for all steps
     m, outputs, steps = m_0, [], []

@@ -1,0 +1,43 @@
+# `make train` and `make test` need Python 3.11 or newer and nothing else; both make their own .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-thorough test-torch test-gpu lint types check clean
+
+train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
+	$(BIN)/stg-np train --overwrite
+
+test: .venv/test.done  ## the test suite (under 5 minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-thorough: .venv/test.done  ## the same tests with many more random examples (some 20 minutes)
+	STG_NP_PROFILE=thorough $(BIN)/python -m pytest
+
+test-torch: .venv/test.done  ## compare with PyTorch's autograd as well (installs PyTorch)
+	$(BIN)/python -m pip install --quiet --group torch
+	$(BIN)/python -m pytest tests/test_torch.py
+
+test-gpu: .venv/test.done  ## the same tests on a real GPU (install an extra first: pip install -e '.[cuda13]')
+	STG_NP_REQUIRE_GPU=1 $(BIN)/python -m pytest --device cuda
+
+lint: .venv/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test.done
+	$(BIN)/mypy
+
+check: lint types test  ## everything that continuous integration asks
+
+.venv/train.done: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/test.done: .venv/train.done
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
