@@ -58,6 +58,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.group_size) < 1:
             raise ValueError("epochs, batch_size and group_size must be at least 1")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a fraction of the training below 1, got {self.warmup}")
         if self.optimizer not in OPTIMIZERS or self.schedule not in SCHEDULES:
             raise ValueError(f"optimizer is one of {', '.join(OPTIMIZERS)}; schedule one of {', '.join(SCHEDULES)}")
 
@@ -160,10 +162,11 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) ->
         rng = np.random.default_rng([run.config.seed, now.step, number])
         x = prepare(run, run.train.images[groups[number]], rng)
         labels = to_device(run.train.labels[groups[number]], run.device)
-        return loss_and_grad(
-            run.model, now.params, now.state, x, labels,
-            weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
-        )  # fmt: skip
+        with np.errstate(over="ignore", invalid="ignore"):  # as in train_step; each thread has its own setting
+            return loss_and_grad(
+                run.model, now.params, now.state, x, labels,
+                weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
+            )  # fmt: skip
 
     return sum_shards(workers.map(shard, range(len(groups))))
 
@@ -256,7 +259,8 @@ def end_of_epoch(run: Run, last: Record, workers: Workers) -> Record:
 
 def make_record(kind: Literal["step", "stopped"], run: Run, now: TrainState, done: int, speed: float) -> Record:
     """Read the sums of the epoch's ``done`` steps: the one place where the host waits for the device."""
-    loss, correct, bad_step = (float(to_host(value)) for value in (now.loss_sum, now.correct, now.bad_step))
+    sums = get_xp(now.params.flat).stack([now.loss_sum, now.correct, now.bad_step])
+    loss, correct, bad_step = to_host(sums).tolist()
     if bad_step >= 0:
         raise TrainingError(
             f"the gradient of step {bad_step:.0f} is not finite; the parameters were left as they were before it: "
