@@ -1,0 +1,70 @@
+"""Pictures of a run, as PNG bytes: learning curves and the confusion matrix.
+
+Figures are objects here; nothing touches matplotlib's global state (pyplot) or needs a screen.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stg_np.backend import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 120
+
+
+def curves_png(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Loss (nats) and accuracy over the epochs; ``metrics`` are the lines of ``metrics.jsonl``."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [line for line in metrics if line["kind"] == "epoch"]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        for key, label, style in ((name, "training (augmented)", "-"), (f"validation_{name}", "validation", "o-")):
+            points = [(line["epoch"], line[key]) for line in epochs if line[key] is not None]
+            if points:
+                axes.plot(*zip(*points), style, label=label, markersize=3)
+        axes.set(xlabel="epoch", ylabel="loss (nats)" if name == "loss" else name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if epochs:
+            axes.legend()
+    return png(figure)
+
+
+def confusion_png(confusion: Array, classes: Sequence[str], title: str) -> bytes:
+    """The confusion matrix (C, C): counts in the cells, coloured by the share of the row's (true) class."""
+    from matplotlib.figure import Figure
+
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.5 * len(classes)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class")
+    for (row, column), count in np.ndenumerate(confusion):
+        if count:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="class that the model says", ylabel="true class", title=title)
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
