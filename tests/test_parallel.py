@@ -1,0 +1,190 @@
+"""Threads: order, exceptions, BLAS held to one thread, and gradients that do not depend on the number of workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from stg_np.backend import to_device, to_host
+from stg_np.models.base import LossAndGrad, loss_and_grad
+from stg_np.parallel import Workers, available_cores, sum_shards
+from stg_np.params import Entry, Layout, Params
+from stg_np.train import TrainState, batch_gradient, initial_state, prepare
+from tests.training import MODEL, as_float64, make_run, pictures
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+# --- Workers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_map_keeps_the_order_even_if_the_first_is_the_slowest(count: int) -> None:
+    def slow_first(k: int) -> int:
+        time.sleep(0.02 if k == 0 else 0)
+        return k * k
+
+    with Workers(count) as workers:
+        assert workers.map(slow_first, range(7)) == [k * k for k in range(7)]
+        assert workers.map(slow_first, []) == []
+        assert workers.map(str, (k for k in "ab")) == ["a", "b"]
+
+
+def test_items_run_at_the_same_time_on_threads_of_their_own() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def meet(_: int) -> str:
+        together.wait()  # passes only if three are inside at once
+        return threading.current_thread().name
+
+    with Workers(3) as workers:
+        names = workers.map(meet, range(3))
+    assert len(set(names)) == 3
+    assert all(name.startswith("stg-np-worker") for name in names)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_exception_arrives_and_the_workers_go_on_working(count: int) -> None:
+    def fail_at_two(k: int) -> int:
+        if k == 2:
+            raise RuntimeError("picture 2")
+        return k
+
+    with Workers(count) as workers:
+        with pytest.raises(RuntimeError, match="picture 2"):
+            workers.map(fail_at_two, range(5))
+        assert workers.map(abs, [-1, -2]) == [1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_thread_is_left_behind(count: int) -> None:
+    before = set(threading.enumerate())
+    with Workers(count) as workers:
+        workers.map(time.sleep, [0.001] * 6)
+    assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_blas_has_one_thread_inside_and_its_own_number_afterwards(count: int) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        outside = blas_threads()
+        if not outside:
+            pytest.skip("NumPy's BLAS is none that threadpoolctl knows")
+        with Workers(count) as workers:
+            assert set(blas_threads()) == {1}
+            assert {n for seen in workers.map(lambda _: blas_threads(), range(3)) for n in seen} == {1}
+        assert blas_threads() == outside
+        with pytest.raises(KeyError), Workers(count):
+            raise KeyError
+        assert blas_threads() == outside
+
+
+def test_the_same_workers_can_be_entered_again() -> None:
+    workers = Workers(2)
+    for _ in range(2):
+        with workers:
+            assert workers.map(abs, [-3]) == [3]
+
+
+@pytest.mark.parametrize("count", [0, -2])
+def test_less_than_one_worker_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"at least one worker is needed, got {count}"):
+        Workers(count)
+
+
+def test_one_worker_per_core_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Workers().count == available_cores() >= 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert available_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
+
+
+# --- Sums over shards -----------------------------------------------------------------------------------------
+
+
+def test_shards_are_added_and_their_states_averaged(device: str) -> None:
+    layout = Layout((Entry("w", (2,), "vector"),))
+
+    def shard(k: float) -> LossAndGrad:
+        array = [to_device(np.array(value), device) for value in (k, [k, 1.0], 2 * k, [k, 10 * k])]
+        return LossAndGrad(array[0], Params(layout, array[1]), array[2], {"mean": array[3]})
+
+    total = sum_shards([shard(1.0), shard(2.0), shard(6.0)])
+    assert to_host(total.loss) == 9
+    np.testing.assert_array_equal(to_host(total.grads.flat), [9, 3])
+    assert to_host(total.correct) == 18
+    np.testing.assert_array_equal(to_host(total.state["mean"]), [3, 30])
+    assert total.grads.layout is layout
+
+
+def test_one_shard_is_itself() -> None:
+    result = loss_and_grad(
+        MODEL, *MODEL.init(np.random.default_rng(0)), np.ones((2, 8, 8, 1)), np.array([0, 1]), weight=1
+    )
+    assert sum_shards([result]).grads.flat.tobytes() == result.grads.flat.tobytes()
+    assert sum_shards([result]).state == {}
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
+def test_uneven_shards_add_up_to_the_whole_batch(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    params, state = MODEL.init(rng, np.float64)
+    N = sum(sizes)
+    x, labels = rng.standard_normal((N, 8, 8, 1)), rng.integers(0, 4, N)
+    whole = loss_and_grad(MODEL, params, state, x, labels, weight=1 / N, label_smoothing=0.1)
+    cuts = np.cumsum(sizes)[:-1]
+    parts = [
+        loss_and_grad(MODEL, params, state, part, names, weight=1 / N, label_smoothing=0.1)
+        for part, names in zip(np.split(x, cuts), np.split(labels, cuts))
+    ]
+    total = sum_shards(parts)
+    np.testing.assert_allclose(total.grads.flat, whole.grads.flat, rtol=1e-9, atol=1e-14)
+    assert total.loss == pytest.approx(whole.loss, rel=1e-12)
+    assert total.correct == whole.correct
+
+
+@pytest.mark.parametrize("group_size", [5, 7, 16, 100])
+@pytest.mark.parametrize("batch_size", [1, 16, 23])
+def test_the_number_of_workers_changes_not_one_bit(group_size: int, batch_size: int) -> None:
+    run = make_run(group_size=group_size)
+    now, batch = initial_state(run), np.random.default_rng(3).permutation(50)[:batch_size]
+
+    def result(count: int) -> tuple[Any, ...]:
+        with Workers(count) as workers:
+            total = batch_gradient(run, now, batch, workers)
+        return total.grads.flat.tobytes(), float(total.loss), int(total.correct)
+
+    assert result(1) == result(2) == result(3)
+
+
+def test_groups_only_cut_the_work_where_nothing_is_random() -> None:
+    """Without augmentation, any group size gives the gradient of the whole batch."""
+    data = (pictures(23), pictures(0))
+
+    def gradient(group_size: int) -> Any:
+        run = make_run(group_size=group_size, flip=False, shift=0, data=data)
+        start = initial_state(run)
+        now: TrainState = start._replace(params=as_float64(start.params))
+        with Workers(2) as workers:
+            return batch_gradient(run, now, np.arange(23), workers).grads.flat
+
+    whole_run = make_run(flip=False, shift=0, data=data)
+    params = as_float64(initial_state(whole_run).params)
+    x = prepare(whole_run, data[0].images)
+    whole = loss_and_grad(MODEL, params, {}, x, data[0].labels, weight=1 / 23, label_smoothing=0.1).grads.flat
+    for group_size in (1, 4, 23, 64):
+        np.testing.assert_allclose(gradient(group_size), whole, rtol=1e-9, atol=1e-13)
