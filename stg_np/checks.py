@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm
+from stg_np import fast, stm
 from stg_np.backend import Array, array_module, get_xp, to_device
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
 from stg_np.models.base import Model, loss_and_grad
@@ -200,6 +200,7 @@ def layer_pairs(rng: np.random.Generator) -> Iterator[Pair]:
     B, D, H = 2, 3, 2
     forms: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         "input-only": (stm.stm_forward, stm.stm_backward),
+        "fast": (fast.stm_forward, fast.stm_backward),
         "recurrent": (stm.stm_recurrent_forward, stm.stm_recurrent_backward),
     }
     candidates = {"φ_z tanh": (TANH, IDENTITY), "φ_z identity, φ tanh": (IDENTITY, TANH)}

@@ -251,4 +251,8 @@ def stm_pair(xp: Any, recurrent: bool) -> tuple[Callable[..., Any], Callable[...
     """THE place where the path is chosen: which forward/backward pair computes an STM layer."""
     if recurrent:
         return stm.stm_recurrent_forward, stm.stm_recurrent_backward
+    if xp is np:
+        from stg_np import fast
+
+        return fast.stm_forward, fast.stm_backward
     return stm.stm_forward, stm.stm_backward
