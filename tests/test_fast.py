@@ -22,7 +22,7 @@ PHIS = {"tanh": TANH, "identity": IDENTITY, "sigmoid": SIGMOID}
 def draw(seed: int, B: int, T: int, D: int, H: int, diagonal: bool, dtype: Any) -> tuple[Any, ...]:
     rng = np.random.default_rng(seed)
     params = stm.init_stm(rng, D, H, length=T, diagonal=diagonal)
-    params = STMParams(*(None if a is None else rng.standard_normal(a.shape).astype(dtype) for a in params))
+    params = STMParams._make(rng.standard_normal(a.shape).astype(dtype) if a is not None else None for a in params)
     x, m_0 = rng.standard_normal((B, T, D)).astype(dtype), rng.standard_normal((B, H)).astype(dtype)
     dy, dm_T = rng.standard_normal((B, T, H)).astype(dtype), rng.standard_normal((B, H)).astype(dtype)
     for array in (x, m_0, dy, dm_T, *(a for a in params if a is not None)):
