@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -93,6 +94,7 @@ _SYNCHRONISING = _words(
     "unique_inverse unique_values"
 )
 
+_ATTRIBUTES = frozenset(API["ndarray"])
 _watchers: list[list[str]] = []
 
 
@@ -132,66 +134,84 @@ def _refuse(name: str, value: Any) -> TypeError:
 
 def _run(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call NumPy's ``function`` on the held arrays; arrays and scalars in the result are stand-ins again."""
-    held: dict[int, ndarray] = {}
-
-    def lower(value: Any) -> Any:
-        if isinstance(value, ndarray):
-            held[id(value._host)] = value
-            return value._host
-        if isinstance(value, np.ndarray):
-            raise _refuse(name, value)
-        return type(value)(map(lower, value)) if type(value) in (list, tuple) else value
-
-    def lift(result: Any) -> Any:
-        if isinstance(result, (np.ndarray, np.generic)) or name in _ZERO_D_RESULTS:
-            known = held.get(id(result))  # `out=` comes back as the same object
-            return _wrap(np.asarray(result)) if known is None else known
-        if isinstance(result, tuple) and hasattr(result, "_fields"):
-            return type(result)(*map(lift, result))
-        return type(result)(map(lift, result)) if type(result) in (list, tuple) else result
-
+    given: list[ndarray] = []
+    hosts = [_lower(name, arg, given) for arg in args]
+    keywords = {key: _lower(name, value, given) for key, value in kwargs.items()}
     with np.errstate(all="ignore"):  # CuPy knows no floating-point warnings
-        return lift(function(*map(lower, args), **{key: lower(value) for key, value in kwargs.items()}))
+        return _lift(name, function(*hosts, **keywords), given)
 
 
-def _holds_array(value: Any) -> bool:
-    return any(map(_holds_array, value)) if isinstance(value, (tuple, list)) else isinstance(value, ndarray)
+def _lower(name: str, value: Any, given: list[ndarray]) -> Any:
+    if isinstance(value, ndarray):
+        given.append(value)
+        return value._host
+    if isinstance(value, np.ndarray):
+        raise _refuse(name, value)
+    return type(value)(_lower(name, item, given) for item in value) if type(value) in (list, tuple) else value
 
 
-def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
-    for position, (parameter, value) in enumerate(arguments.items()):
-        if parameter in _NUMBERS and _holds_array(value):
-            raise TypeError(f"cupy.{name}: 'ndarray' object cannot be interpreted as an integer ({parameter})")
-        scalar_allowed = position > 0 or name in _ANY_OBJECT
-        if parameter in _ARRAYS and not (isinstance(value, ndarray) or (scalar_allowed and np.isscalar(value))):
-            raise _refuse(name, value)
-        if parameter in ("args", "arys", "operands") and any(isinstance(item, (tuple, list)) for item in value):
-            raise _refuse(name, [])
-        if parameter == "kwargs" and name == "einsum" and value.keys() - {"dtype", "casting", "optimize"}:
-            raise TypeError(f"cupy.einsum: Did not understand the following kwargs: {sorted(value)}")
-
-
-def _refuse_widening(name: str, args: tuple[Any, ...]) -> None:
-    arrays = [arg.dtype for arg in args if isinstance(arg, ndarray)]
-    scalars = [arg.dtype for arg in args if isinstance(arg, np.generic)]
-    if arrays and scalars and np.result_type(*arrays, *scalars) != np.result_type(*arrays):
-        raise TypeError(f"cupy.{name}: a NumPy scalar of {scalars[0]} widens {arrays[0]}; use a Python number")
+def _lift(name: str, result: Any, given: list[ndarray]) -> Any:
+    if isinstance(result, (np.ndarray, np.generic)) or name in _ZERO_D_RESULTS:
+        for array in given:
+            if array._host is result:  # `out=` comes back as the same object
+                return array
+        return _wrap(np.asarray(result))
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*(_lift(name, item, given) for item in result))
+    return type(result)(_lift(name, item, given) for item in result) if type(result) in (list, tuple) else result
 
 
 @cache
-def _signature(text: str) -> inspect.Signature:
+def signature(text: str) -> inspect.Signature:
+    """The signature that a text like ``"(a, axis=None)"`` says."""
     scope: dict[str, Any] = {}
     exec("def function" + text.replace("<class 'float'>", "float").replace("<class 'int'>", "int") + ": ...", scope)
     return inspect.signature(scope["function"])
 
 
 @cache
-def method_signature(name: str) -> inspect.Signature:
-    """The signature of an array's method without ``self``."""
+def method_signature(name: str) -> str:
+    """The signature of an array's method, without ``self``."""
     if name in METHODS:
-        return _signature(METHODS[name])
-    function = _signature(API["functions"][name])
-    return function.replace(parameters=list(function.parameters.values())[1:])
+        return METHODS[name]
+    function = signature(API["functions"][name])
+    return str(function.replace(parameters=list(function.parameters.values())[1:]))
+
+
+@cache
+def _parameters(text: str, positional: int, keywords: tuple[str, ...]) -> tuple[str, ...]:
+    """The parameter that each argument of a call belongs to; TypeError for a keyword that CuPy lacks."""
+    bound = signature(text).bind(*range(positional), **dict.fromkeys(keywords))
+    met = {}
+    for parameter, value in bound.arguments.items():
+        for place in value if isinstance(value, tuple) else (value,):
+            met[None if isinstance(place, dict) else place] = parameter
+    return (*(met[place] for place in range(positional)), *keywords)
+
+
+def _check_arguments(name: str, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    parameters = _parameters(text, len(args), tuple(kwargs))
+    for position, (parameter, value) in enumerate(zip(parameters, (*args, *kwargs.values()))):
+        if parameter in _NUMBERS and _holds_array(value):
+            raise TypeError(f"cupy.{name}: 'ndarray' object cannot be interpreted as an integer ({parameter})")
+        scalar_allowed = position > 0 or name in _ANY_OBJECT
+        if parameter in _ARRAYS and not (isinstance(value, ndarray) or (scalar_allowed and np.isscalar(value))):
+            raise _refuse(name, value)
+        if parameter in ("args", "arys", "operands") and isinstance(value, (tuple, list)):
+            raise _refuse(name, value)
+    if name == "einsum" and kwargs.keys() - {"dtype", "casting", "optimize"}:
+        raise TypeError(f"cupy.einsum: Did not understand the following kwargs: {sorted(kwargs)}")
+
+
+def _holds_array(value: Any) -> bool:
+    return any(map(_holds_array, value)) if isinstance(value, (tuple, list)) else isinstance(value, ndarray)
+
+
+def _refuse_widening(name: str, args: tuple[Any, ...]) -> None:
+    scalars = [arg.dtype for arg in args if isinstance(arg, np.generic)]
+    arrays = [arg.dtype for arg in args if isinstance(arg, ndarray)] if scalars else []
+    if arrays and np.result_type(*arrays, *scalars) != np.result_type(*arrays):
+        raise TypeError(f"cupy.{name}: a NumPy scalar of {scalars[0]} widens {arrays[0]}; use a Python number")
 
 
 def _checked(name: str, text: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,9 +219,7 @@ def _checked(name: str, text: str | None, function: Callable[..., Any]) -> Calla
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if text is not None:
-            bound = _signature(text).bind(*args, **kwargs)  # TypeError for a keyword that CuPy lacks
-            _check_arguments(name, bound.arguments)
-            args, kwargs = bound.args, bound.kwargs
+            _check_arguments(name, text, args, kwargs)
         if name in ("where", "clip"):
             _refuse_widening(name, args)
         if name in _SYNCHRONISING or (name == "where" and len(args) == 1):
@@ -255,22 +273,22 @@ class ndarray:
     def __array_function__(self, function: Any, *args: Any) -> Any:
         raise TypeError(f"numpy.{function.__name__} got an array of the device; call xp.{function.__name__}")
 
+    dtype, shape, ndim, size = (property(attrgetter(f"_host.{name}")) for name in _words("dtype shape ndim size"))
+    itemsize, nbytes, strides = (property(attrgetter(f"_host.{name}")) for name in _words("itemsize nbytes strides"))
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"):
-            return getattr(self._host, name)
         if name in ("T", "mT", "real", "imag"):
             return _wrap(getattr(self._host, name))
-        offered = name in API["ndarray"] and hasattr(np.ndarray, name)
+        offered = name in _ATTRIBUTES and hasattr(np.ndarray, name)
         if not offered or not (name in METHODS or name in API["functions"]):
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
         return partial(self._method, name)
 
     def _method(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        bound = method_signature(name).bind(*args, **kwargs)
-        _check_arguments(name, bound.arguments)
+        _check_arguments(name, method_signature(name), args, kwargs)
         if name in _SYNCHRONISING:
             _synchronise(name)
-        return _run(name, getattr(np.ndarray, name), (self, *bound.args), bound.kwargs)
+        return _run(name, getattr(np.ndarray, name), (self, *args), kwargs)
 
     @property
     def flags(self) -> Flags:
