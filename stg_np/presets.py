@@ -46,7 +46,7 @@ PRESETS = {
         "cifar10",
         "64 patches of 4×4 pixels, walked row by row and column by column in turn",
         {"view": "patches", "patch": (4, 4), "width": 128, "layers": 6, "alternate": True},
-        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2),
+        TrainConfig(epochs=12, learning_rate=0.01, flip=True, shift=2),
     ),
 }
 
