@@ -110,7 +110,7 @@ one_step = STMParams(
 x_1 = rng.standard_normal((B, H))
 y_1, _ = stm_forward(x_1[:, None], np.zeros((B, H)), one_step, phi_z=IDENTITY)[0]
 
-update_gate = 1 / (1 + np.exp(-(x_1 @ W_u + b_u)))
+update_gate = 1 / (1 + np.exp(-(x_1 @ W_u + b_u)))  # nothing of the package from here
 control_gate = 1 / (1 + np.exp(-(x_1 @ W_o + b_o)))
 assert np.allclose(y_1[:, 0], update_gate * x_1 * control_gate, rtol=1e-12)
 
@@ -134,13 +134,13 @@ signal = np.where((np.arange(steps) // 60) % 2 == 1, 1.0, 0.0) + 0.2 * rng.stand
 v = np.broadcast_to(signal[None, :, None], (1, steps, 3))  # one example, three cells
 memories = scan_forward(np.broadcast_to(1 / taus, v.shape), v, np.zeros((1, 3)))[0]  # (steps, 3)
 
-figure, axes = plt.subplots(figsize=(9, 3.5))
+figure, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
 axes.plot(signal, color="0.8", label="signal")
 for tau, memory in zip(taus, memories.T):
     axes.plot(memory, label=f"τ = {tau:.0f}")
 axes.set(xlabel="step t", ylabel="memory $m_t$", title="One signal, three time scales")
+axes.set_ylim(-0.9, 2)
 axes.legend(ncols=4, loc="upper left", fontsize="small")
-figure.tight_layout()
 figure.savefig("memories.png", dpi=150)
 
 wiggle = np.abs(np.diff(memories, axis=0)).mean(0)
@@ -193,9 +193,9 @@ print(f"input-only {1e3 * (between - began):.1f} ms, recurrent {1e3 * (perf_coun
 
 # %%
 diagonal = init_stm(rng, D, H, length=T, diagonal=True)
-_, diagonal_cache = stm_forward(x, m_0, diagonal, phi_z=IDENTITY)
-z = x @ diagonal.W
-assert np.allclose(diagonal_cache.v, z / (1 + np.exp(-z)), rtol=0, atol=1e-14)
+diagonal_cache = stm_forward(x, m_0, diagonal, phi_z=IDENTITY)[1]
+z_all = x @ diagonal.W  # (B, T, H), of all steps
+assert np.allclose(diagonal_cache.v, z_all / (1 + np.exp(-z_all)), rtol=0, atol=1e-14)
 
 sizes = {"full": params, "diagonal": diagonal}
 counts = {kind: sum(array.size for array in group if array is not None) for kind, group in sizes.items()}
