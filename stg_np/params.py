@@ -92,7 +92,7 @@ class Params:
         """Copy named arrays into one new vector laid out by ``layout``.
 
         Raises:
-            ValueError: if a name is missing or unknown, or a shape is not the layout's.
+            ValueError: if a name is missing or unknown, a shape is not the layout's, or the dtypes differ.
         """
         if arrays.keys() != layout.shapes.keys():
             differing = sorted(arrays.keys() ^ layout.shapes.keys())
@@ -100,6 +100,9 @@ class Params:
         for name, shape in layout.shapes.items():
             if arrays[name].shape != shape:
                 raise ValueError(f"{name} has shape {arrays[name].shape}, the layout says {shape}")
+        dtypes = {str(array.dtype) for array in arrays.values()}
+        if len(dtypes) > 1:
+            raise ValueError(f"one vector has one dtype, but these parameters have {', '.join(sorted(dtypes))}")
         xp = get_xp(*arrays.values())
         return cls(layout, xp.concatenate([arrays[name].reshape(-1) for name in layout.shapes]))
 
@@ -114,9 +117,15 @@ class Params:
         return iter(self.layout.shapes)
 
     def group(self, prefix: str, kind: type[GroupT]) -> GroupT:
-        """The views ``prefix.field`` as the named tuple ``kind``; a field with no entry is ``None``."""
+        """The views ``prefix.field`` as the named tuple ``kind``; a field with no entry is ``None``.
+
+        Raises:
+            KeyError: if there is no parameter with that prefix at all.
+        """
         fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
         names = [f"{prefix}.{field}" for field in fields]
+        if not any(name in self for name in names):
+            raise KeyError(f"there are no parameters {prefix}.…: the layout has {', '.join(self)}")
         return kind._make(self[name] if name in self else None for name in names)  # type: ignore[attr-defined,no-any-return]  # noqa: SIM401
 
     def with_flat(self, flat: Array) -> Params:

@@ -230,3 +230,15 @@ def test_nothing_here_waits_for_the_device(stand_in: Any, synchronisations: Any)
         gradient = Params.pack(layout, named("a", params.group("a", Dense)))
         params.flat[:] -= 0.1 * gradient.flat * layout.mask("matrix", like=params.flat)
     assert waits == []
+
+
+def test_one_vector_has_one_dtype() -> None:
+    arrays = {"W": ("matrix", np.ones((2, 2), np.float32)), "b": ("vector", np.ones(2, np.float64))}
+    with pytest.raises(ValueError, match="float32, float64"):
+        Params.create(arrays)  # type: ignore[arg-type]
+
+
+def test_a_mistyped_prefix_is_no_group_of_nones() -> None:
+    params = Params.create({"one.W": ("matrix", np.ones((2, 2)))})
+    with pytest.raises(KeyError, match=r"stm9\.…: the layout has one\.W"):
+        params.group("stm9", Dense)
