@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3 · The backward, by hand
 #
-# The layer has answered y; the rest of the network says how much better each y_t had better been: dy. What does that
-# mean for x, for the first memory and for every parameter? We derive it line by line, in plain loops, and hold each
-# line against the package. Then we make mistakes on purpose and see whether a check finds them.
+# The layer has sent y onwards, and the rest of the network sends dy back: how the loss would change with every y_t. How
+# would it change with x, with the first memory, with every parameter? We derive it line by line, in plain loops, and
+# hold it against the package. Then we make mistakes on purpose and see whether a check finds them.
 
 # %%
 from inspect import getsource
@@ -60,8 +60,8 @@ for n, t, h in np.ndindex(B, T, H):
 #     dm_t = (from y_t) + (1 − u_{t+1}) ⊙ dm_{t+1}
 #
 # and so dm_t needs dm_{t+1}: the scan runs in reverse. It begins with dm_T, what the user of the last memory says,
-# and what is left over at the end belongs to m_0. The other two derivatives are those of m_t = m_{t−1} + u_t (v_t −
-# m_{t−1}):
+# and what is left over at the end belongs to m_0. For the other two derivatives, write the line with one product, m_t =
+# m_{t−1} + u_t ⊙ (v_t − m_{t−1}):
 #
 #     du_t = dm_t ⊙ (v_t − m_{t−1})            dv_t = dm_t ⊙ u_t
 
@@ -82,8 +82,8 @@ for ours, theirs in zip((du, dv, dm_0), stm.scan_backward(dm, dm_T, u, v, memori
     assert np.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 # %% [markdown]
-# This line is the reason for a gated memory. On its way back through k steps a gradient is multiplied by 1 − u k
-# times and by nothing else, no matrix, no tanh: where u is small, or the gate has closed, it arrives almost whole.
+# This line is the reason for a gated memory. Each step that a gradient goes back multiplies it by 1 − u and, in this
+# form, by nothing else, no matrix, no tanh: where u is small, or the gate has closed, it arrives almost whole.
 
 # %%
 dm_0_from_end = stm_backward(0 * dy, dm_T, cache, params)[1]  # the outputs say nothing, the last memory dm_T
