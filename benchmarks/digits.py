@@ -2,9 +2,9 @@
 
     python benchmarks/digits.py --seeds 5 --out benchmarks/results/digits.md
 
-Two splits. *Last 360*: the test pictures are the last 360 in file order, drawn by other writers than the first ones; what
-a method makes of handwriting that it has not seen. *Random*: 360 drawn at random (stratified), so the same writers stand on
-both sides; one split per seed. Each STG is trained by the command line in a process of its own, with default options: a
+Two splits. *Last 360*: the test pictures are the last 360 in file order, drawn by other writers than the first
+ones; what a method makes of handwriting that it has not seen. *Random*: 360 drawn at random (stratified), so the same
+writers stand on both sides; one split per seed. Each STG is trained by the command line in a process of its own, with default options: a
 tenth of the training pictures is held out to choose the epoch. The others (scikit-learn) train on all 1,437 training
 pictures, with the settings that are printed.
 """
@@ -74,8 +74,8 @@ def main() -> None:
     seeds = range(args.seeds)
     lines = [
         "# Accuracy on digits", "",
-        f"`python benchmarks/digits.py --seeds {args.seeds}`: Python {platform.python_version()}, NumPy {np.__version__}. "
-        "Test pictures: 360.", "",
+        f"`python benchmarks/digits.py --seeds {args.seeds}`: Python {platform.python_version()}, "
+        f"NumPy {np.__version__}. Test pictures: 360.", "",
     ]  # fmt: skip
     for split, title in (("default", "The last 360 pictures in file order"), ("random", "360 pictures at random")):
         lines += [f"## {title}", "", "| | median | each seed | s per run |", "| --- | --- | --- | --- |"]
