@@ -2,7 +2,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    from stg_np.cli import main
+from stg_np.cli import main
 
+if __name__ == "__main__":
     sys.exit(main())

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def add_train(commands: Any, epilog: str, presets: list[str]) -> None:
     what = parser.add_argument_group("what to train on what")
     what.add_argument("--data", metavar="NAME", help="digits, fashion-mnist or cifar10 (default: the preset's)")
     add_data_dir(what)
-    what.add_argument("--preset", choices=presets, metavar="NAME", help="see below (default: the first of the data's)")
+    what.add_argument("--preset", choices=presets, metavar="NAME", help="see below (default: that of the data)")
     split = "digits only: test on the last 360 pictures (default), or on 360 at random, which is easier"
     what.add_argument("--split", choices=("default", "random"), help=split)
     what.add_argument("--final", action="store_true", help="train on all training pictures and test the last state")
@@ -173,7 +174,7 @@ def add_gradcheck(commands: Any) -> None:
 def add_data(commands: Any) -> None:
     """``stg-np data list | fetch | verify``."""
     about = "where data sets lie; download and check them"
-    parser = commands.add_parser("data", help=about, description=about, epilog=DATA_EPILOG)
+    parser = commands.add_parser("data", help=about, description=f"W{about[1:]}.", epilog=DATA_EPILOG)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     add_command(actions, "list", "inspect:data_list", "where each data set lies, or how to get it")
     fetch = add_command(actions, "fetch", "inspect:data_fetch", "download the publisher's files, with checksum")
@@ -245,8 +246,19 @@ def positive(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; SystemExit is left to argparse (help, wrong use)."""
-    debug = "--debug" in (sys.argv if argv is None else argv)
+    """Run a command and return its exit code; SystemExit is left to argparse (help, wrong use).
+
+    ``argv``: the arguments; None: those of this process, which then belongs to the command.
+    """
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    finally:
+        if argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a late Ctrl-C has nothing to stop
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit code of a command, whatever happens in it."""
     try:
         args = make_parser().parse_args(argv)
         module, function = args.target.split(":")
@@ -257,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush_or_abandon_stdout()
         return 128 + 13
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
+        if "--debug" in argv:
             raise
         flush_or_abandon_stdout()
         sentence, code = explained(error)

@@ -129,6 +129,16 @@ class RunFolder:
         """The state to test and to use: the best where there is one, else the last."""
         return self.best if self.best.exists() else self.last
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether a run in this folder has made a step that would be lost."""
+        if not self.last.exists():
+            return False
+        try:
+            return bool(checkpoint.read_header(self.last).get("step") != 0)
+        except CheckpointError:
+            return True  # whatever it is, it is not ours to remove
+
     def begin(self, about: About, now: TrainState) -> None:
         """Make the folder, remove what an older run left there, and save the state before the first step.
 

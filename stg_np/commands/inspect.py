@@ -27,12 +27,13 @@ def data_list(args: argparse.Namespace) -> int:
     from stg_np.data import list_datasets
     from stg_np.summary import aligned
 
-    rows = [("name", "shape", "train", "test", "licence", "where, or how to get it")]
-    for row in list_datasets():
-        shape = "×".join(map(str, row.shape))
-        place = row.where or row.how_to_get
-        rows.append((row.name, shape, f"{row.train_size:,}", f"{row.test_size:,}", row.licence, place))
-    print("\n".join(aligned(rows)))
+    found = list_datasets()
+    shapes = ["×".join(map(str, row.shape)) for row in found]
+    rows = [(row.name, shape, f"{row.train_size:,}", f"{row.test_size:,}") for row, shape in zip(found, shapes)]
+    head, *lines = aligned([("name", "shape", "train", "test"), *rows])
+    print(f"{head}  where, or how to get it")
+    for line, row in zip(lines, found):
+        print(f"{line}  {row.where or row.how_to_get}\n    licence: {row.licence}")
     return OK
 
 

@@ -79,17 +79,24 @@ def read_picture(path: Path, shape: tuple[int, ...], value_range: int, invert: b
     Raises:
         UsageError: if the file is not there, or is not a picture in one of :data:`FORMATS`.
     """
-    from PIL import ImageOps
     from PIL.Image import Resampling
 
     height, width, channels = shape
-    picture = open_picture(path).convert(MODES[channels])
-    picture = ImageOps.fit(picture, (width, height), Resampling.BICUBIC)
+    picture = middle(open_picture(path), width / height).convert(MODES[channels])
+    picture = picture.resize((width, height), Resampling.BICUBIC)
     pixels = np.asarray(picture).reshape(height, width, channels)
     if invert:
         pixels = 255 - pixels
     scaled: Array = np.rint(pixels * (value_range / 255)).astype(np.uint8)
     return scaled
+
+
+def middle(picture: Image, proportion: float) -> Image:
+    """The largest part from the middle whose width is ``proportion`` times its height, to a pixel."""
+    width = max(1, min(picture.width, round(picture.height * proportion)))
+    height = max(1, min(picture.height, round(picture.width / proportion)))
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def open_picture(path: Path) -> Image:

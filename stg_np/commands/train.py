@@ -42,12 +42,11 @@ class Job(NamedTuple):
 def train(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     job = resumed_job(args) if args.resume else new_job(args)
-    command = f"stg-np train --resume --out {job.folder.path}" + (
-        f" --data-dir {args.data_dir}" if args.data_dir else ""
-    )
+    data_dir = f" --data-dir {args.data_dir}" if args.data_dir else ""
+    how_to_go_on = f"go on with `stg-np train --resume --out {job.folder.path}{data_dir}`"
     with Workers(checked_device(job.run.device, args.workers)) as workers:
         print(heading(job, workers), flush=True)
-        stopped = train_until_stopped(job, workers, f"go on with `{command}`")
+        stopped = train_until_stopped(job, workers, how_to_go_on)
         if stopped is not None:
             return stopped
         tested = load_checkpoint(job.folder.chosen, job.run.device)
@@ -65,7 +64,7 @@ def new_job(args: argparse.Namespace) -> Job:
     checked_device(device, args.workers)
     name, preset = chosen_preset(args)
     folder = RunFolder(args.out or Path("runs") / name)
-    if folder.last.exists() and not args.overwrite:
+    if folder.has_progress and not args.overwrite:
         raise UsageError(
             f"{folder.path} already holds a run: go on with --resume, replace it with --overwrite, "
             "or choose another folder with --out"
@@ -167,19 +166,21 @@ def examples(
 
 def train_until_stopped(job: Job, workers: Workers, how_to_go_on: str) -> int | None:
     """Train to the end and return None, or to the first Ctrl-C and return the exit code."""
-    folder, stop = job.folder, StopSignals()
-    try:
-        with stop, Progress(job.run, job.start.step) as progress:
-            for record in fit(job.run, workers, start=job.start, should_stop=stop.asked):
-                keep(job, record)
-                progress.show(record)
-            if stop.received is None:
-                return None
-    except KeyboardInterrupt:
-        complain(f"stopped at once; {folder.last} holds what was saved before: {how_to_go_on}")
-        return INTERRUPTED
-    complain(f"stopped and saved after step {record.step}: {how_to_go_on}")
-    return 128 + stop.received
+    with StopSignals() as stop:
+        try:
+            with Progress(job.run, job.start.step) as progress:
+                for record in fit(job.run, workers, start=job.start, should_stop=stop.asked):
+                    keep(job, record)
+                    progress.show(record)
+        except KeyboardInterrupt:
+            stop.is_over = True
+            complain(f"stopped at once; {job.folder.last} holds what was saved before: {how_to_go_on}")
+            return INTERRUPTED
+        stop.is_over = True
+        if stop.received is None:
+            return None
+        complain(f"stopped and saved after step {record.step}: {how_to_go_on}")
+        return 128 + stop.received
 
 
 def keep(job: Job, record: Record) -> None:
@@ -198,10 +199,14 @@ def keep(job: Job, record: Record) -> None:
 
 
 class StopSignals:
-    """While entered, a first Ctrl-C (or SIGTERM) only asks to stop; a second one raises KeyboardInterrupt."""
+    """While entered, a first Ctrl-C (or SIGTERM) only asks to stop; a second one raises KeyboardInterrupt.
+
+    Once ``is_over`` is set there is nothing left to stop, and more of them do nothing.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.is_over = False
         self.before: dict[int, Any] = {}
 
     def asked(self) -> bool:
@@ -210,6 +215,8 @@ class StopSignals:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler of both signals."""
+        if self.is_over:
+            return
         if self.asked():
             raise KeyboardInterrupt
         self.received = number
@@ -235,7 +242,7 @@ def heading(job: Job, workers: Workers) -> str:
         f"{job.dataset.label}: {len(run.train.labels):,} pictures to train on, {held_out}, "
         f"{len(job.dataset.test_labels):,} to test",
         f"preset {job.about.preset}: {job.start.params.flat.size:,} parameters, {config.epochs} epochs of "
-        f"{run.steps_per_epoch} steps, seed {config.seed}, {run.device}, {workers.count} workers",
+        f"{run.steps_per_epoch} steps, seed {config.seed}, device {run.device}, workers: {workers.count}",
     ]
     if job.start.step:
         lines.append(f"resumed after step {job.start.step}")

@@ -1,0 +1,758 @@
+"""The command line as a user meets it: real processes for what only they can show, ``main([...])`` for the rest."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stg_np
+from stg_np import run_folder
+from stg_np.cli import main, make_parser
+from stg_np.commands.predict import read_picture
+from stg_np.commands.progress import Progress
+from stg_np.data import load
+from stg_np.data.augment import normalise
+from stg_np.evaluate import predict_logits
+from stg_np.gradcheck import Report
+from stg_np.parallel import Workers
+from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
+from stg_np.train import Record, TrainConfig, fit
+from tests.data.builders import binary_files, cifar_records, write_files
+from tests.training import make_run
+
+ROOT = Path(stg_np.__file__).parent.parent
+PROGRAM = [sys.executable, "-m", "stg_np"]
+FILES = {"config.toml", "metrics.jsonl", "checkpoint.npz", "best.npz", "curves.png", "confusion.png"}
+
+
+@dataclass
+class Result:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Stg = Callable[..., Result]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+
+
+def process(*arguments: object, cwd: Path) -> Result:
+    """Run the program for real."""
+    done = subprocess.run(
+        [*PROGRAM, *map(str, arguments)], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def stg(capsys: pytest.CaptureFixture[str]) -> Stg:
+    """Run the program inside the process of the test."""
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as leaving:  # argparse
+            code = int(leaving.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def nothing_lies_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in an empty folder, and finds no data on this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STG_NP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("stg_np.data.fashion_mnist.SYSTEM_FOLDERS", ())
+    monkeypatch.setattr("stg_np.data.cifar10.SYSTEM_FOLDERS", ())
+    monkeypatch.setattr("stg_np.plots.DPI", 20)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset for tests that need some run, quickly: ``--preset tiny``, three steps."""
+    model = {"view": "rows", "width": 8, "layers": 1}
+    preset = Preset("digits", "for tests", model, TrainConfig(epochs=1, batch_size=400, flip=True))
+    monkeypatch.setitem(PRESETS, "tiny", preset)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A whole training of two epochs on the digits, begun from an empty folder with no other option."""
+    home = tmp_path_factory.mktemp("finished")
+    return home / "runs" / "digits", process("train", "--epochs", 2, cwd=home)
+
+
+@pytest.fixture
+def trained(finished: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished[0], tmp_path / "trained"))
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """Six tiny files in CIFAR-10's format, which are not the official ones."""
+    return write_files(tmp_path / "cifar", binary_files(cifar_records(count=8)))
+
+
+def assert_one_sentence(result: Result, *parts: str, code: int = 2) -> None:
+    """The promise about errors: the exit code, and one line on stderr that says what the parts say."""
+    assert result.code == code, result
+    assert result.err.startswith("stg-np: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    """Every array of a checkpoint but its header, as bytes."""
+    with np.load(path) as stored:
+        return {name: stored[name].tobytes() for name in stored.files if name != "header"}
+
+
+def untimed_metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def test_training_with_no_option_but_the_epochs_leaves_a_finished_run(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
+    assert result.code == 0, result.err
+    assert {path.name for path in folder.iterdir()} == FILES
+    lines = result.out.splitlines()
+    assert lines[0] == "digits: 1,293 pictures to train on, 144 held out, 360 to test"
+    assert lines[-1].startswith("test accuracy 0.")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["epoch"], r["step"]) for r in records] == [
+        ("step", 1, 10), ("step", 1, 20), ("epoch", 1, 20),
+        ("step", 2, 30), ("step", 2, 40), ("epoch", 2, 40), ("test", 2, 40),
+    ]  # fmt: skip
+    assert lines[-1] == f"test accuracy {records[-1]['accuracy']:.4f}"
+    assert all(record["data"] == "digits" for record in records)
+    progress_lines = result.err.splitlines()
+    assert [line.split(":")[0] for line in progress_lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "images/s" in progress_lines[0]
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(folder / name) as picture:
+            picture.verify()
+
+
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    """Stopped by Ctrl-C and then by SIGTERM, with another number of workers each time."""
+    out = tmp_path / "run"
+    begun, code, error = interrupted(out, "--epochs", "2", "--workers", "1", after=10, signals=[signal.SIGINT])
+    assert_one_sentence(Result(code, begun, error), f"stg-np train --resume --out {out}", code=130)
+    stopped_at = run_folder.load(out / "checkpoint.npz").now.step
+    assert 10 <= stopped_at < 40
+    assert not (out / "confusion.png").exists()
+    if stopped_at < 30:  # a busy machine may have been slow to deliver the signal
+        again, code, error = interrupted(out, "--resume", "--workers", "2", after=30, signals=[signal.SIGTERM])
+        assert code == 143
+        assert f"resumed after step {stopped_at}" in again
+    result = process("train", "--resume", "--out", out, cwd=tmp_path)
+    assert result.code == 0, result.err
+    whole = finished[0]
+    assert arrays(out / "checkpoint.npz") == arrays(whole / "checkpoint.npz")
+    assert arrays(out / "best.npz") == arrays(whole / "best.npz")
+    assert untimed_metrics(out) == untimed_metrics(whole)
+    assert (out / "config.toml").read_bytes() == (whole / "config.toml").read_bytes()
+    assert result.out.splitlines()[-1] == finished[1].out.splitlines()[-1]
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    _, code, error = interrupted(out, "--epochs", "9", after=10, signals=[signal.SIGINT] * 3)
+    assert code == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("stg-np: stopped ")
+    assert run_folder.load(out / "checkpoint.npz").now.step >= 0
+    assert not list(out.glob("*.tmp"))
+
+
+def interrupted(out: Path, *options: str, after: int, signals: Sequence[int]) -> tuple[str, int, str]:
+    """Start a training, send the signals once it has recorded a step, and wait: (stdout, exit code, stderr)."""
+    command = [*PROGRAM, "train", "--out", str(out), *options]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        metrics = out / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while f'"step": {after},' not in (metrics.read_text() if metrics.exists() else ""):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline, "the training does not get there"
+            time.sleep(0.005)
+        for number in signals:
+            running.send_signal(number)
+            time.sleep(0.004)
+        printed, error = running.communicate(timeout=60)
+        return printed, running.returncode, error
+
+
+def test_final_trains_on_everything_and_tests_the_last_state(stg: Stg, cifar: Path) -> None:
+    result = stg("train", "--preset", "tiny", "--data", "cifar10", "--data-dir", cifar, "--final", "--out", "run")
+    assert result.code == 0, result.err
+    label = load("cifar10", cifar).label
+    assert result.out.splitlines()[0] == f"{label}: 40 pictures to train on, none held out (--final), 8 to test"
+    assert not Path("run/best.npz").exists()
+    assert "tested checkpoint.npz" in result.out
+    *_, mirrored, plain = result.out.splitlines()
+    assert mirrored.startswith("test accuracy with mirror averaging ")
+    assert mirrored.endswith(f" on {label}")
+    assert plain.startswith("test accuracy ")
+    assert plain.endswith(f" on {label}")
+    epoch, test = untimed_metrics(Path("run"))[-2:]
+    assert epoch["validation_accuracy"] is None
+    assert test["fingerprint"] in label
+    assert label in Path("run/config.toml").read_text()
+
+
+def test_the_random_split_of_the_digits_is_named_wherever_an_accuracy_is(stg: Stg) -> None:
+    result = stg("train", "--preset", "tiny", "--split", "random", "--seed", 3, "--out", "run")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[-1].endswith("on digits (random split, seed 3)")
+    scores = json.loads(stg("eval", "run/best.npz", "--json").out)
+    assert scores["data"] == "digits (random split, seed 3)"
+    assert f"test accuracy {scores['accuracy']:.4f}" in result.out
+
+
+def test_a_preset_may_learn_from_other_data_and_mirrors_only_what_may_be_mirrored(stg: Stg) -> None:
+    assert stg("train", "--preset", "tiny", "--data", "digits").code == 0
+    assert not run_folder.load(Path("runs/tiny/best.npz")).about.training.flip
+
+
+def test_a_preset_that_does_not_fit_the_pictures_is_refused(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "odd", Preset("digits", "", {"view": "patches", "patch": (3, 3)}))
+    assert_one_sentence(stg("train", "--preset", "odd"), "odd", "patches")
+
+
+def test_a_run_is_not_overwritten_unless_asked(stg: Stg, trained: Path) -> None:
+    before = arrays(trained / "checkpoint.npz")
+    assert_one_sentence(stg("train", "--out", trained), "--resume", "--overwrite", "--out")
+    assert arrays(trained / "checkpoint.npz") == before
+    result = stg("train", "--out", trained, "--overwrite", "--preset", "tiny")
+    assert result.code == 0, result.err
+    assert run_folder.load(trained / "checkpoint.npz").now.step == 3
+
+
+def test_what_is_no_checkpoint_is_not_overwritten_either(stg: Stg) -> None:
+    Path("run").mkdir()
+    Path("run/checkpoint.npz").write_bytes(b"precious")
+    assert_one_sentence(stg("train", "--out", "run"), "--overwrite")
+    assert Path("run/checkpoint.npz").read_bytes() == b"precious"
+
+
+def test_a_training_that_explodes_ends_with_1_and_may_be_begun_again(stg: Stg) -> None:
+    options = ("train", "--preset", "tiny", "--epochs", 4, "--learning-rate", 1e30)
+    assert_one_sentence(stg(*options), "step", "learning rate", code=1)
+    assert_one_sentence(stg(*options), "step", "learning rate", code=1)  # not refused: there was no step to lose
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--epochs", 3], ["--epochs 3", "--epochs 2"]),
+        (["--seed", 1], ["--seed 1", "--seed 0"]),
+        (["--learning-rate", 0.5], ["--learning-rate 0.5"]),
+        (["--batch-size", 7], ["--batch-size 7"]),
+        (["--data", "cifar10"], ["--data cifar10", "--data digits"]),
+        (["--preset", "cifar10-rows"], ["--preset cifar10-rows"]),
+        (["--split", "random"], ["--split random"]),
+        (["--final"], ["--final", "without it"]),
+    ],
+)
+def test_a_resumed_run_refuses_to_change_on_the_way(
+    stg: Stg, trained: Path, options: list[object], parts: list[str]
+) -> None:
+    assert_one_sentence(stg("train", "--resume", "--out", trained, *options), "cannot be changed", *parts)
+
+
+def test_resuming_a_finished_run_tests_it_again_and_changes_nothing(stg: Stg, trained: Path) -> None:
+    before = {name: (trained / name).read_bytes() for name in ("config.toml", "metrics.jsonl", "best.npz")}
+    (trained / "config.toml").unlink()  # the checkpoint knows it all
+    result = stg("train", "--resume", "--out", trained, "--epochs", 2, "--preset", "digits", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert before == {name: (trained / name).read_bytes() for name in before}
+
+
+def test_an_edited_configuration_is_not_ignored(stg: Stg, trained: Path) -> None:
+    config = trained / "config.toml"
+    config.write_text(config.read_text().replace("epochs = 2", "epochs = 50"))
+    assert_one_sentence(stg("train", "--resume", "--out", trained), "training.epochs = 50", "2")
+    config.write_text("epochs = = 2")
+    assert_one_sentence(stg("train", "--resume", "--out", trained), "cannot read", "config.toml")
+
+
+def test_other_bytes_are_not_trained_on_without_a_word(stg: Stg, cifar: Path) -> None:
+    assert stg("train", "--preset", "tiny", "--data", "cifar10", "--data-dir", cifar, "--out", "run").code == 0
+    other = write_files(cifar.parent / "other", binary_files(cifar_records(count=8, seed=1)))
+    assert_one_sentence(stg("train", "--resume", "--out", "run", "--data-dir", other), "fingerprint", "--data-dir")
+    result = stg("eval", "run/checkpoint.npz", "--data-dir", other)
+    assert result.code == 0
+    assert "not the bytes that it learned from" in result.out
+    assert load("cifar10", other).label in result.out.splitlines()[-1]
+
+
+# ------------------------------------------------------------------------------------ what can go wrong on the way
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["COMMAND"]),
+        (["trane"], ["trane"]),
+        (["train", "--data", "digitz"], ["digitz", "did you mean digits"]),
+        (["train", "--preset", "nope"], ["nope", "cifar10-rows"]),
+        (["train", "--epochs", "-1"], ["--epochs", "at least 1", "-1"]),
+        (["train", "--epochs", "many"], ["--epochs", "many"]),
+        (["train", "--epochs", "9" * 9999], ["--epochs"]),
+        (["train", "--seed", "-1"], ["--seed"]),
+        (["train", "--workers", "0"], ["--workers", "at least 1"]),
+        (["train", "--learning-rate", "nan"], ["--learning-rate", "nan"]),
+        (["train", "--learning-rate", "fast"], ["--learning-rate", "fast"]),
+        (["train", "--resume", "--overwrite"], ["--overwrite"]),
+        (["train", "--resume"], ["no run to resume", "runs/digits"]),
+        (["train", "--data", "cifar10"], ["stg-np data fetch cifar10", "--data-dir"]),
+        (["train", "--data", "cifar10", "--data-dir", "missing"], ["missing"]),
+        (["train", "--data-dir", "."], ["digits"]),
+        (["train", "--data", "cifar10", "--split", "random"], ["official split"]),
+        (["data", "verify", "cifar"], ["cifar10"]),
+        (["eval", "missing.npz"], ["missing.npz"]),
+        (["eval", "."], ["cannot read"]),
+        (["predict", "missing.npz", "picture.png"], ["missing.npz"]),
+        (["summary", "missing.npz"], ["missing.npz"]),
+    ],
+)
+def test_wrong_use_is_one_sentence(stg: Stg, arguments: list[str], parts: list[str]) -> None:
+    assert_one_sentence(stg(*arguments), *parts)
+
+
+def test_a_data_set_without_a_preset_is_said_to_have_none(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(DEFAULT_PRESET, "digits")
+    assert_one_sentence(stg("train", "--data", "digits"), "--preset")
+
+
+def test_a_truncated_archive_is_one_sentence(stg: Stg) -> None:
+    with tarfile.open("cifar-10-binary.tar.gz", "w:gz") as archive:
+        for name, content in binary_files(cifar_records(count=8)).items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    whole = Path("cifar-10-binary.tar.gz").read_bytes()
+    Path("cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
+    result = stg("train", "--data", "cifar10", "--data-dir", "cifar-10-binary.tar.gz")
+    assert_one_sentence(result, "cifar-10-binary.tar.gz")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", [["eval"], ["summary"], ["predict"], ["train", "--resume", "--out"]])
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_one_sentence(stg: Stg, trained: Path, command: list[str], damage: str) -> None:
+    path = trained / "checkpoint.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    damaged = {"garbage": b"PK garbage", "truncated": bytes(content[:-500]), "empty": b""}.get(damage, bytes(content))
+    path.write_bytes(damaged)
+    arguments = [*command, trained if command[0] == "train" else path, *(["x.png"] if command == ["predict"] else [])]
+    assert_one_sentence(stg(*arguments), str(path))
+    assert path.read_bytes() == damaged
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file may grow beyond ``limit`` bytes: what a full disk feels like."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_found_before_training(stg: Stg) -> None:
+    with full_disk(100_000):
+        result = stg("train", "--out", "run")
+    assert_one_sentence(result, "run/checkpoint.npz", "free some space")
+    assert [path.name for path in Path("run").iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize(("limit", "named"), [(9_000, "best.npz"), (1, "metrics.jsonl")])
+def test_a_disk_that_fills_up_on_the_way_costs_nothing_that_was_saved(
+    stg: Stg, monkeypatch: pytest.MonkeyPatch, limit: int, named: str
+) -> None:
+
+    def fit_on_a_full_disk(*arguments: Any, **options: Any) -> Iterator[Record]:
+        for record in fit(*arguments, **options):
+            with full_disk(limit):
+                yield record
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stg_np.commands.train.fit", fit_on_a_full_disk)
+        result = stg("train", "--preset", "tiny", "--out", "run")
+    assert_one_sentence(result, f"run/{named}", "free some space")
+    assert run_folder.load(Path("run/checkpoint.npz")).now.step == 0
+    assert {path.name for path in Path("run").iterdir()} <= {"config.toml", "metrics.jsonl", "checkpoint.npz"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_write_permission_is_one_sentence(stg: Stg) -> None:
+    Path("closed").mkdir(mode=0o500)
+    assert_one_sentence(stg("train", "--out", "closed/run"), "closed/run", "--out")
+
+
+def test_a_file_where_the_folder_should_be_is_one_sentence(stg: Stg) -> None:
+    Path("taken").write_text("")
+    assert_one_sentence(stg("train", "--out", "taken/run"), "taken/run", "--out")
+    assert_one_sentence(stg("train", "--out", "taken"), "taken", "--out")
+
+
+def test_no_network_is_one_sentence_at_the_end(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    result = stg("data", "fetch", "cifar10")
+    last = result.err.splitlines(keepends=True)[-1]  # before it, the bar of the download
+    assert_one_sentence(Result(result.code, result.out, last), "no connection", "put it")
+
+
+def test_a_device_that_is_not_there_is_one_sentence(
+    stg: Stg, finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
+    best = finished[0] / "best.npz"
+    for command in (["train"], ["eval", best], ["predict", best, "x.png"], ["gradcheck"]):
+        assert_one_sentence(stg(*command, "--device", "cuda"), "CuPy", "pip install")
+
+
+def test_more_workers_on_a_gpu_are_refused(stg: Stg, stand_in: Any) -> None:
+    assert_one_sentence(stg("train", "--device", "cuda", "--workers", 2), "--workers 2")
+
+
+def test_training_on_a_device_evaluates_there_and_can_be_used_on_the_cpu(stg: Stg, stand_in: Any) -> None:
+    result = stg("train", "--preset", "tiny", "--out", "run", "--device", "cuda")
+    assert result.code == 0, result.err
+    on_cpu, on_device = (json.loads(stg("eval", "run/best.npz", "--json", "--device", d).out) for d in ("cpu", "cuda"))
+    assert on_cpu["confusion"] == on_device["confusion"]
+    assert f"test accuracy {on_cpu['accuracy']:.4f}" in result.out
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, "summary"], cwd=tmp_path, env=environment(), stdout=full, stderr=-1, text=True)
+    assert_one_sentence(Result(done.returncode, "", done.stderr), "No space left")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*PROGRAM, "summary"], cwd=tmp_path, env=environment(), stdout=writing, stderr=-1, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "part", "code"),
+    [
+        (KeyError("planted"), "--debug", 1),
+        (MemoryError(), "memory", 2),
+        (ImportError("no tqdm"), "no tqdm", 2),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (OSError(28, "No space left on device", "somewhere"), "somewhere", 2),
+    ],
+)
+def test_even_an_error_of_ours_is_one_sentence_without_debug(
+    stg: Stg, monkeypatch: pytest.MonkeyPatch, error: BaseException, part: str, code: int
+) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("stg_np.summary.info_text", fail)
+    assert_one_sentence(stg("info"), part, code=code)
+    with pytest.raises(type(error)):
+        main(["info", "--debug"])
+
+
+# ------------------------------------------------------------------------------------------- using what was trained
+
+
+def test_eval_reports_both_readings_by_name(stg: Stg, finished: tuple[Path, Result]) -> None:
+    best = finished[0] / "best.npz"
+    scores = json.loads(stg("eval", best, "--json", "--workers", 1).out)
+    assert finished[1].out.splitlines()[-1] == f"test accuracy {scores['accuracy']:.4f}"
+    confusion = np.array(scores["confusion"])
+    assert confusion.sum() == scores["pictures"] == 360
+    assert scores["accuracy"] == pytest.approx(np.trace(confusion) / 360)
+    assert scores["recall_per_class"] == pytest.approx(np.diag(confusion) / confusion.sum(1))
+    assert scores["recall_mean"] == pytest.approx(np.mean(scores["recall_per_class"]))
+    assert scores["one_vs_rest_accuracy_mean"] == pytest.approx(1 - 2 * (1 - scores["accuracy"]) / 10)
+    assert scores["accuracy_mirror"] is None  # a mirrored digit is no digit
+    assert scores["fingerprint"] == scores["trained_on_fingerprint"]
+    text = stg("eval", best).out
+    assert text.splitlines()[-1] == f"accuracy {scores['accuracy']:.4f} on digits"
+    assert "one-vs-rest accuracy" in text
+    assert f"{scores['recall_mean']:.4f}" in text
+    assert "learned from" not in text
+
+
+def test_eval_refuses_another_task(stg: Stg, finished: tuple[Path, Result], trained: Path, cifar: Path) -> None:
+    result = stg("eval", finished[0] / "best.npz", "--data", "cifar10", "--data-dir", cifar)
+    assert_one_sentence(result, "8×8×1", "32×32×3")
+    about, now = run_folder.load(trained / "best.npz")
+    letters = replace(about, data=replace(about.data, classes=tuple("abcdefghij")))
+    run_folder.save(trained / "letters.npz", letters, now)
+    assert_one_sentence(stg("eval", trained / "letters.npz"), "a, b, c", "digits")
+
+
+def test_predict_sees_in_a_picture_file_what_the_model_sees_in_the_data(
+    stg: Stg, finished: tuple[Path, Result]
+) -> None:
+    about, now = run_folder.load(finished[0] / "best.npz")
+    pictures = load("digits").test_images[:4]
+    with Workers(1) as workers:
+        logits = predict_logits(
+            about.model, now.params, now.state, pictures, workers, lambda p: normalise(p, *about.data.scaling)
+        )
+    for k, picture in enumerate(pictures):
+        Image.fromarray(np.rint(picture[:, :, 0] * (255 / 16)).astype(np.uint8)).save(f"{k}.png")
+    arguments = [finished[0] / "best.npz", *(f"{k}.png" for k in range(4))]
+    found = json.loads(stg("predict", *arguments, "--json", "--top", 10).out)
+    assert [entry["image"] for entry in found] == [f"{k}.png" for k in range(4)]
+    for entry, row in zip(found, np.exp(logits) / np.exp(logits).sum(1, keepdims=True)):
+        given = {one["class"]: one["probability"] for one in entry["classes"]}
+        assert sum(given.values()) == pytest.approx(1)
+        assert [given[str(k)] for k in range(10)] == pytest.approx(row.tolist(), rel=1e-4)
+        assert list(given.values()) == sorted(given.values(), reverse=True)
+    lines = stg("predict", *arguments, "--top", 2).out.splitlines()
+    assert lines[0].startswith(f"0.png: {found[0]['classes'][0]['class']} ")
+    assert lines[0].count("%") == 2
+
+
+def drawing() -> Image.Image:
+    """A grey picture, light at the left and dark at the bottom."""
+    down, right = np.mgrid[0:40, 0:40]
+    return Image.fromarray((np.clip(250 - 4 * right - 2 * down, 0, 255) // 10 * 10).astype(np.uint8))
+
+
+def grey_16_bits() -> Image.Image:
+    return Image.fromarray(np.asarray(drawing()).astype(np.uint16) * 257)
+
+
+def turned_by_exif(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8  # stored lying on its side
+    drawing().transpose(Image.Transpose.ROTATE_270).save(path, exif=exif)
+
+
+VARIANTS: dict[str, Callable[[Path], None]] = {
+    "rgb.png": lambda path: drawing().convert("RGB").save(path),
+    "palette.png": lambda path: drawing().convert("P").save(path),
+    "alpha.png": lambda path: drawing().convert("RGBA").save(path),
+    "grey-alpha.png": lambda path: drawing().convert("LA").save(path),
+    "16-bit.png": lambda path: grey_16_bits().save(path),
+    "turned.png": turned_by_exif,
+    "cmyk.tiff": lambda path: drawing().convert("RGB").convert("CMYK").save(path),
+    "lossless.webp": lambda path: drawing().save(path, lossless=True),
+    "grey.gif": lambda path: drawing().save(path),
+    "grey.pgm": lambda path: drawing().save(path),
+    "wide.png": lambda path: wide().save(path),
+}
+
+
+def wide() -> Image.Image:
+    canvas = Image.new("L", (100, 40), 77)
+    canvas.paste(drawing(), (30, 0))
+    return canvas
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_way_to_store_a_picture_gives_the_same_pixels(name: str) -> None:
+    drawing().save("plain.png")
+    VARIANTS[name](Path(name))
+    plain, other = (read_picture(Path(file), (8, 8, 1), 255).astype(int) for file in ("plain.png", name))
+    assert plain.shape == (8, 8, 1)
+    assert plain[0, 0, 0] > 200 > 60 > plain[7, 7, 0]
+    assert np.abs(plain - other).max() <= 1
+    assert read_picture(Path(name), (6, 8, 3), 16).max() <= 16
+
+
+def test_transparent_parts_are_white_and_invert_turns_them_black() -> None:
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save("nothing.png")
+    assert (read_picture(Path("nothing.png"), (8, 8, 1), 16) == 16).all()
+    assert (read_picture(Path("nothing.png"), (8, 8, 1), 16, invert=True) == 0).all()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """The header of a PNG of any size, with a right checksum, and no pixels."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + pixels
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("text.png", b"I am no picture", "cannot be read as a picture"),
+        ("empty.jpg", b"", "cannot be read as a picture"),
+        ("cut.png", encoded(drawing(), "PNG")[:-60], "cannot be read as a picture"),
+        ("cut.jpg", encoded(drawing(), "JPEG")[:-200], "cannot be read as a picture"),
+        ("float.tiff", encoded(Image.new("F", (9, 9)), "TIFF"), "cannot be read as a picture"),
+        ("program.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read as a picture"),
+        ("bomb.png", png_that_claims(60_000, 60_000), "more pixels"),
+        ("smaller-bomb.png", png_that_claims(10_000, 10_000), "more pixels"),
+    ],
+)
+def test_a_picture_that_is_no_picture_is_one_sentence(
+    stg: Stg, finished: tuple[Path, Result], name: str, content: bytes, part: str
+) -> None:
+    Path(name).write_bytes(content)
+    drawing().save("good.png")
+    result = stg("predict", finished[0] / "best.npz", "good.png", name)
+    assert_one_sentence(result, name, part)
+    assert result.out == ""
+
+
+def test_a_missing_picture_or_a_folder_is_one_sentence(stg: Stg, finished: tuple[Path, Result]) -> None:
+    assert_one_sentence(stg("predict", finished[0] / "best.npz", "missing.png"), "there is no picture missing.png")
+    assert_one_sentence(stg("predict", finished[0] / "best.npz", "."), "directory")
+
+
+# ----------------------------------------------------------------------------------------- looking without training
+
+
+def test_summary_counts_every_parameter(stg: Stg, finished: tuple[Path, Result]) -> None:
+    for name, preset in PRESETS.items():
+        shape = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[preset.data]
+        model = preset.make_model(shape, 10)
+        size = model.init(np.random.default_rng(0))[0].flat.size
+        result = stg("summary", "--preset", name)
+        assert result.code == 0, result.err
+        total = next(line for line in result.out.splitlines() if line.startswith("total"))
+        assert total.split()[1] == f"{size:,}"
+        assert result.out.count("\nstm") == model.layers
+    assert stg("summary").out == stg("summary", "--preset", "digits").out
+    assert "state after step 40" in stg("summary", finished[0] / "checkpoint.npz").out
+
+
+def test_info_and_data_list_say_what_there_is(stg: Stg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = stg("info").out
+    for part in (f"stg_np {stg_np.__version__}", f"numpy {np.__version__}", "BLAS", "device cpu: available"):
+        assert part in text
+    assert str(tmp_path / "data") in text
+    monkeypatch.setattr("stg_np.summary.PACKAGES", ("no-such-package-at-all",))
+    assert "no-such-package-at-all not installed" in stg("info").out
+    listed = stg("data", "list").out
+    assert "stg-np data fetch cifar10" in listed
+    assert "CC BY 4.0" in listed
+
+
+def test_data_verify_fails_where_a_byte_is_not_the_publishers(stg: Stg, cifar: Path) -> None:
+    result = stg("data", "verify", "digits")
+    assert (result.code, result.out.split()[0]) == (0, "official")
+    assert stg("data", "fetch", "digits").code == 0
+    result = stg("data", "verify", "cifar10", "--data-dir", cifar)
+    assert result.code == 1
+    assert result.out.count("DIFFERENT") == 6
+    assert load("cifar10", cifar).fingerprint in result.out
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("wrong", 1)])
+def test_gradcheck_prints_a_table_and_fails_with_the_checks(
+    stg: Stg, monkeypatch: pytest.MonkeyPatch, status: Any, code: int
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
+        asked.update(device=device, seed=seed)
+        return [Report("gate", status, 1e-12, 1e-8, 1e-3, {"x": 1e-12})]
+
+    stub = ModuleType("stg_np.checks")
+    stub.run_checks = run_checks  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stg_np.checks", stub)
+    result = stg("gradcheck", "--seed", 5)
+    assert result.code == code
+    assert "gate" in result.out
+    assert asked == {"device": "cpu", "seed": 5}
+    result = stg("gradcheck", "--json")
+    assert result.code == code
+    assert json.loads(result.out)[0]["name"] == "gate"
+
+
+def test_help_teaches(stg: Stg) -> None:
+    text = stg("train", "--help").out
+    for name, preset in PRESETS.items():
+        assert f"{name}" in text
+        assert preset.about in text
+    for command in ("eval", "predict", "data"):
+        assert "examples:" in stg(command, "--help").out
+    assert stg("--version").out == f"stg-np {stg_np.__version__}\n"
+
+
+def test_help_needs_numpy_alone(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from stg_np.cli import make_parser
+        make_parser().format_help()
+        print([name for name in ("matplotlib", "PIL", "tqdm", "requests", "pooch", "cupy") if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_every_option_is_explained() -> None:
+    (commands,) = (action for action in make_parser()._actions if action.choices)
+    for parser in dict(commands.choices or {}).values():
+        assert all(action.help for action in parser._actions if action.dest != "command" and action.metavar != "ACTION")
+
+
+def test_a_terminal_sees_a_bar_with_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    run, terminal = make_run(), Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Workers(1) as workers, Progress(run, 0) as shown:
+        for record in fit(run, workers):
+            shown.show(record)
+        assert shown.bar.n == shown.bar.total == 2 * 3 * 16
+    text = terminal.getvalue()
+    assert "epoch 2/2" in text
+    for part in ("images/s", "loss", "accuracy", "validation", "<00:"):
+        assert part in text
