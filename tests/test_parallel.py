@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from stg_np.backend import to_device, to_host
+from stg_np.data.augment import normalise
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.parallel import Workers, available_cores, sum_shards
 from stg_np.params import Entry, Layout, Params
@@ -132,9 +134,8 @@ def test_shards_are_added_and_their_states_averaged(device: str) -> None:
 
 
 def test_one_shard_is_itself() -> None:
-    result = loss_and_grad(
-        MODEL, *MODEL.init(np.random.default_rng(0)), np.ones((2, 8, 8, 1)), np.array([0, 1]), weight=1
-    )
+    params, state = MODEL.init(np.random.default_rng(0), np.float64)
+    result = loss_and_grad(MODEL, params, state, np.ones((2, 8, 8, 1)), np.array([0, 1]), weight=1)
     assert sum_shards([result]).grads.flat.tobytes() == result.grads.flat.tobytes()
     assert sum_shards([result]).state == {}
 
@@ -171,8 +172,9 @@ def test_the_number_of_workers_changes_not_one_bit(group_size: int, batch_size: 
     assert result(1) == result(2) == result(3)
 
 
-def test_groups_only_cut_the_work_where_nothing_is_random() -> None:
+def test_groups_only_cut_the_work_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without augmentation, any group size gives the gradient of the whole batch."""
+    monkeypatch.setattr("stg_np.train.normalise", partial(normalise, dtype=np.float64))
     data = (pictures(23), pictures(0))
 
     def gradient(group_size: int) -> Any:

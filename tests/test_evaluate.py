@@ -1,0 +1,155 @@
+"""Evaluation: the two readings of "accuracy per class", and logits that depend on the picture alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from stg_np import evaluate
+from stg_np.backend import Array
+from stg_np.data.augment import normalise
+from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
+from stg_np.parallel import Workers
+from stg_np.train import initial_state, prepare
+from tests.training import MODEL, as_float64, make_run, pictures
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[Array, Array]:
+    """Logits (N, C), half of them better than chance, and labels (N,), perhaps without some of the classes."""
+    N, C, seed = draw(st.integers(1, 60)), draw(st.integers(1, 12)), draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, draw(st.integers(1, C)), N)
+    logits = rng.standard_normal((N, C))
+    logits[: N // 2][np.arange(N // 2), labels[: N // 2]] += 2
+    return logits, labels
+
+
+# --- Two readings -----------------------------------------------------------------------------------------------
+
+
+def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
+    """Three pictures of class 0, two of them called 2; one of class 1, called 1."""
+    logits = np.eye(3)[[2, 0, 2, 1]]
+    confusion = confusion_matrix(logits, np.array([0, 0, 0, 1]))
+    np.testing.assert_array_equal(confusion, [[1, 0, 2], [0, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(recall_per_class(confusion), [1 / 3, 1, np.nan])
+    np.testing.assert_array_equal(one_vs_rest_accuracy(confusion), [0.5, 1, 0.5])
+
+
+@given(answers())
+def test_each_figure_by_its_definition(drawn: tuple[Array, Array]) -> None:
+    logits, labels = drawn
+    said = [int(np.argmax(row)) for row in logits]
+    confusion = confusion_matrix(logits, labels)
+    assert confusion.dtype.kind == "i"
+    assert confusion.sum() == len(labels)
+    recalls, one_vs_rest = recall_per_class(confusion), one_vs_rest_accuracy(confusion)
+    for k in range(logits.shape[1]):
+        called = [answer == k for answer, label in zip(said, labels) if label == k]
+        assert recalls[k] == pytest.approx(np.mean(called) if called else np.nan, nan_ok=True)
+        agree = [(answer == k) == (label == k) for answer, label in zip(said, labels)]
+        assert one_vs_rest[k] == pytest.approx(np.mean(agree))
+
+
+@given(answers())
+def test_the_mean_of_one_vs_rest_is_one_minus_two_errors_over_the_classes(drawn: tuple[Array, Array]) -> None:
+    """Whatever the frequencies of the classes: a wrong answer is wrong for two of them."""
+    logits, labels = drawn
+    _, share = accuracy(logits, labels)
+    mean = one_vs_rest_accuracy(confusion_matrix(logits, labels)).mean()
+    assert mean == pytest.approx(1 - 2 * (1 - share) / logits.shape[1], abs=1e-12)
+
+
+@given(answers())
+def test_recall_weighted_by_the_pictures_of_each_class_is_the_accuracy(drawn: tuple[Array, Array]) -> None:
+    logits, labels = drawn
+    confusion = confusion_matrix(logits, labels)
+    weights = confusion.sum(1) / confusion.sum()
+    assert np.nansum(recall_per_class(confusion) * weights) == pytest.approx(accuracy(logits, labels)[1], abs=1e-12)
+
+
+@given(answers(), st.randoms(use_true_random=False))
+def test_equally_frequent_classes_have_the_accuracy_as_mean_recall(drawn: tuple[Array, Array], random: Any) -> None:
+    logits, _ = drawn
+    N, C = logits.shape
+    assume(N >= C)
+    logits = logits[: N - N % C]
+    labels = np.array(random.sample(list(np.arange(len(logits)) % C), len(logits)))
+    recalls = recall_per_class(confusion_matrix(logits, labels))
+    assert recalls.mean() == pytest.approx(accuracy(logits, labels)[1], abs=1e-12)
+
+
+def test_loss_is_the_mean_surprise_in_nats() -> None:
+    loss, share = accuracy(np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([0, 1]))
+    assert loss == pytest.approx((np.log(2) + np.log(10)) / 2)
+    assert share == 0.5
+    assert accuracy(np.array([[1e4, 0.0]], np.float32), np.array([1])) == (1e4, 0.0)  # and nothing overflows
+
+
+# --- Logits -----------------------------------------------------------------------------------------------------
+
+
+def logits_of(images: Array, count: int = 1, **options: Any) -> Array:
+    run = make_run(model=MODEL)
+    now = initial_state(run)
+    with Workers(count) as workers:
+        return predict_logits(
+            MODEL, as_float64(now.params), now.state, images, workers,
+            lambda group: normalise(group, *run.scaling, dtype=np.float64), **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_logits_depend_on_the_picture_alone(mirror: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on its neighbours, on the size of the groups, or on the number of workers (there, not by one bit)."""
+    images = pictures(23).images
+    images.flags.writeable = False
+    whole = logits_of(images, mirror=mirror)
+    assert whole.shape == (23, 4)
+    order = np.random.default_rng(0).permutation(23)
+    np.testing.assert_allclose(logits_of(images[order], mirror=mirror), whole[order], rtol=1e-11)
+    for group in (1, 4, 23):
+        monkeypatch.setattr(evaluate, "GROUP", group)
+        found = logits_of(images, mirror=mirror)
+        np.testing.assert_allclose(found, whole, rtol=1e-11)
+        for count in (2, 3):
+            assert logits_of(images, count, mirror=mirror).tobytes() == found.tobytes()
+
+
+def test_mirroring_is_the_mean_over_a_picture_and_its_mirror_image() -> None:
+    images = pictures(9).images
+    plain, mirrored = logits_of(images), logits_of(images[:, :, ::-1])
+    assert np.abs(plain - mirrored).max() > 1e-3
+    both = logits_of(images, mirror=True)
+    np.testing.assert_allclose(both, (plain + mirrored) / 2, rtol=1e-12)
+    np.testing.assert_allclose(both, logits_of(images[:, :, ::-1], mirror=True), rtol=1e-12)
+
+
+def test_both_libraries_agree_and_logits_come_back_to_the_host(device: str) -> None:
+    run, reference = make_run(device=device), make_run()
+    images = run.train.images
+    found = []
+    for each in (run, reference):
+        now = initial_state(each)
+        with Workers(1) as workers:
+            found.append(predict_logits(MODEL, now.params, now.state, images, workers, partial(prepare, each)))
+    assert isinstance(found[0], np.ndarray)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_off() -> None:
+    run = make_run()
+    now = initial_state(run)
+    with Workers(1) as workers:
+        found = [
+            predict_logits(model, now.params, now.state, run.train.images, workers, partial(prepare, run)).tobytes()
+            for model in (MODEL, replace(MODEL, dropout=0.5))
+        ]
+    assert found[0] == found[1]

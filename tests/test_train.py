@@ -1,0 +1,439 @@
+"""The training loop: its records, its resumption to the same bits, its guard, and when the host waits."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stg_np import evaluate
+from stg_np.backend import Array, to_host
+from stg_np.data.augment import normalise, random_flip, random_shift
+from stg_np.evaluate import accuracy, predict_logits
+from stg_np.models.base import loss_and_grad
+from stg_np.models.stg import STG
+from stg_np.optim import OPTIMIZERS, SCHEDULES
+from stg_np.parallel import Workers
+from stg_np.params import Params, State
+from stg_np.presets import PRESETS
+from stg_np.train import (
+    Examples,
+    Record,
+    Run,
+    Scaling,
+    TrainConfig,
+    TrainingError,
+    TrainState,
+    fit,
+    initial_state,
+    learning_rate_at,
+    prepare,
+    train_step,
+)
+from tests.training import MODEL, SCALING, as_float64, bits, make_run, pictures
+
+Waits = Callable[[], AbstractContextManager[list[str]]]
+
+
+def records(run: Run, workers: int = 1, **options: Any) -> list[Record]:
+    with Workers(workers) as threads:
+        return list(fit(run, threads, **options))
+
+
+# --- Records ----------------------------------------------------------------------------------------------------
+
+
+def test_the_sequence_of_records() -> None:
+    found = records(make_run(), log_every=2)
+    steps = [(record.kind, record.epoch, record.step) for record in found]
+    assert steps == [
+        ("step", 1, 2), ("step", 1, 3), ("epoch", 1, 3),
+        ("step", 2, 5), ("step", 2, 6), ("epoch", 2, 6),
+    ]  # fmt: skip
+    for record in found:
+        assert record.now.step == record.step
+        assert (record.validation_loss is not None) == (record.kind == "epoch")
+        assert 0 <= record.accuracy <= 1
+        assert 0 < record.loss < 3
+        assert record.images_per_second > 0
+        assert type(record.loss) is type(record.accuracy) is float  # ready for JSON
+
+
+def test_only_whole_batches_and_each_picture_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Array] = []
+
+    def note(run: Run, now: TrainState, batch: Array, workers: Workers) -> TrainState:
+        seen.append(batch)
+        return train_step(run, now, batch, workers)
+
+    monkeypatch.setattr("stg_np.train.train_step", note)
+    records(make_run())
+    assert [len(batch) for batch in seen] == [16] * 6
+    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    assert len(set(first.tolist())) == len(set(second.tolist())) == 48
+    assert first.tolist() != second.tolist()  # another order in the second epoch
+    seen.clear()
+    records(make_run(seed=1))
+    assert np.concatenate(seen[:3]).tolist() != first.tolist()
+
+
+def test_loss_and_accuracy_are_means_over_the_epoch_so_far() -> None:
+    """Held against a loop over the same steps that keeps its own account."""
+    run = make_run(flip=False, shift=0, label_smoothing=0.0)
+    found = {record.step: record for record in records(run, log_every=1) if record.kind == "step"}
+    losses, right, now = [], [], initial_state(run)
+    with Workers(1) as workers:
+        for step in range(1, 4):
+            batch = np.random.default_rng([0, 0]).permutation(50)[16 * (step - 1) : 16 * step]
+            logits, _, _ = MODEL.forward(prepare(run, run.train.images[batch]), now.params, now.state)
+            loss, share = accuracy(logits, run.train.labels[batch])
+            losses.append(loss)
+            right.append(share)
+            now = train_step(run, now, batch, workers)
+            assert found[step].loss == pytest.approx(np.mean(losses), rel=1e-5)
+            assert found[step].accuracy == pytest.approx(np.mean(right), abs=1e-12)
+            assert found[step].now.params.flat.tobytes() == now.params.flat.tobytes()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_learns(optimizer: str) -> None:
+    rates = {"sgd": 0.1, "adamw": 0.01, "muon": 0.02}
+    data = (pictures(160, seed=1), pictures(80, seed=2))
+    run = make_run(data=data, epochs=4, optimizer=optimizer, learning_rate=rates[optimizer])
+    epochs = [record for record in records(run) if record.kind == "epoch"]
+    assert epochs[-1].loss < 0.8 * epochs[0].loss
+    assert epochs[-1].validation_accuracy is not None
+    assert epochs[-1].validation_accuracy > 0.9
+
+
+def test_the_validation_pictures_are_measured_and_never_learned_from() -> None:
+    data = (pictures(50, seed=1), pictures(20, seed=2))
+    run, without = make_run(data=data), make_run(data=(data[0], pictures(0)))
+    wrong = make_run(data=(data[0], Examples(data[1].images[::-1], (data[1].labels + 1) % 4)))
+    found, found_without, found_wrong = records(run), records(without), records(wrong)
+    assert len({record[-1].now.params.flat.tobytes() for record in (found, found_without, found_wrong)}) == 1
+    for record in found:
+        if record.kind == "epoch":
+            with Workers(1) as workers:
+                logits = predict_logits(
+                    run.model, record.now.params, record.now.state, data[1].images, workers, lambda x: prepare(run, x)
+                )
+            assert (record.validation_loss, record.validation_accuracy) == accuracy(logits, data[1].labels)
+    assert {(r.validation_loss, r.validation_accuracy, r.is_best) for r in found_without} == {(None, None, False)}
+    assert found_wrong[-1].validation_loss != found[-1].validation_loss
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_validation_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.7, 0.7])
+    monkeypatch.setattr("stg_np.train.accuracy", lambda *_: (1.0, next(scores)))
+    epochs = [record for record in records(make_run(epochs=4)) if record.kind == "epoch"]
+    assert [record.is_best for record in epochs] == [True, False, True, False]
+    assert [record.now.best_accuracy for record in epochs] == [0.5, 0.5, 0.7, 0.7]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_rises_and_falls_and_is_never_zero(schedule: str) -> None:
+    run = make_run(epochs=20, schedule=schedule, warmup=0.25, learning_rate=0.3)
+    rates = [learning_rate_at(run, step) for step in range(60)]
+    assert rates == [0.3 * SCHEDULES[schedule]((step + 1) / 61, 0.25) for step in range(60)]
+    assert min(rates) > 0
+    assert max(rates) <= 0.3
+    assert int(np.argmax(rates)) in (14, 15)
+    found = records(make_run(schedule=schedule), log_every=1)
+    assert [r.learning_rate for r in found if r.kind == "step"] == [
+        learning_rate_at(make_run(schedule=schedule), k) for k in range(6)
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [50, 51, 1000])
+def test_a_batch_larger_than_the_data_is_the_data(batch_size: int) -> None:
+    run = make_run(batch_size=batch_size)
+    found = records(run, workers=2)
+    assert [(record.kind, record.step) for record in found] == [("step", 1), ("epoch", 1), ("step", 2), ("epoch", 2)]
+    whole = records(make_run(batch_size=50))
+    assert bits(found[-1].now) == bits(whole[-1].now)
+    assert [record.accuracy for record in found] == [record.accuracy for record in whole]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0}, {"batch_size": 0}, {"group_size": -1}, {"optimizer": "adam"}, {"schedule": "step"},
+        {"warmup": 1.0}, {"warmup": -0.1},
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+# --- Stop and go on ------------------------------------------------------------------------------------------------
+
+
+class Noisy(STG):
+    """An STG that draws random numbers in training, and keeps a state."""
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
+        params, _ = super().init(rng, dtype)
+        return params, {"mean": np.zeros(3, dtype)}
+
+    def forward(
+        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any, State]:
+        logits, cache, _ = super().forward(x, params, state, train=train, rng=rng)
+        return logits, cache, {"mean": 0.9 * state["mean"] + 0.1 * x.mean((0, 1, 2))} if train else state
+
+
+NOISY = Noisy((8, 8, 1), 4, view="patches", patch=(4, 4), width=8, layers=2, dropout=0.2)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resuming_from_any_record_gives_the_same_bits(optimizer: str) -> None:
+    run = make_run(model=NOISY, optimizer=optimizer)
+    whole = records(run, log_every=1)
+    assert [record.kind for record in whole].count("step") == 6
+    assert "state mean" in bits(whole[-1].now)
+    for k, record in enumerate(whole):
+        rest = records(run, workers=1 + k % 2, start=record.now, log_every=1)
+        if record.kind == "epoch" or record.step % 3:
+            expected = whole[k + 1 :]
+            assert [without_speed(r) for r in rest] == [without_speed(r) for r in expected]
+        if rest:
+            assert bits(rest[-1].now)["params"] == bits(whole[-1].now)["params"]
+            assert {k: v for k, v in bits(rest[-1].now).items() if "moment" in k or "state" in k} == {
+                k: v for k, v in bits(whole[-1].now).items() if "moment" in k or "state" in k
+            }
+
+
+def without_speed(record: Record) -> tuple[Any, ...]:
+    return (*record._replace(images_per_second=0.0)[:-1], bits(record.now))
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_stopping_at_any_step_and_going_on_gives_the_same_bits(after: int) -> None:
+    run = make_run(model=NOISY)
+    whole = records(run, log_every=1)
+    asked = itertools.count()
+    first = records(run, log_every=1, should_stop=lambda: next(asked) == after)
+    if after == 6:  # nobody stopped it
+        assert [without_speed(r) for r in first] == [without_speed(r) for r in whole]
+        return
+    stopped = first[-1]
+    assert (stopped.kind, stopped.step, stopped.is_best) == ("stopped", after, False)
+    assert stopped.validation_accuracy is None
+    second = records(run, log_every=1, start=stopped.now)
+    assert [without_speed(r) for r in [*first[:-1], *second]] == [without_speed(r) for r in whole]
+
+
+def test_a_finished_run_has_nothing_more_to_do() -> None:
+    run = make_run()
+    assert records(run, start=records(run)[-1].now) == []
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended() -> None:
+    """The steps of one order depend on seed and epoch alone, not on how many epochs were asked for."""
+    shorter, longer = make_run(epochs=1, schedule="linear"), make_run(epochs=2)
+    assert [r.step for r in records(longer, start=records(shorter)[-1].now)] == [6, 6]
+
+
+def test_two_runs_are_alike_and_another_seed_is_not() -> None:
+    assert bits(records(make_run())[-1].now) == bits(records(make_run(), workers=3)[-1].now)
+    assert bits(records(make_run())[-1].now) != bits(records(make_run(seed=1))[-1].now)
+
+
+# --- The guard ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Poisoned(STG):
+    """An STG whose gradient is NaN (or infinite) in the given calls of ``backward``, counted from 1."""
+
+    calls: Any = field(default_factory=itertools.count)
+    bad: tuple[int, ...] = (4,)
+    poison: float = float("nan")
+
+    def backward(self, dlogits: Array, cache: Any, params: Params) -> Params:
+        grads = super().backward(dlogits, cache, params)
+        if next(self.calls) + 1 in self.bad:
+            grads.flat[5] = self.poison
+        return grads
+
+
+def poisoned(*bad: int, poison: float = float("nan")) -> Poisoned:
+    return Poisoned((8, 8, 1), 4, view="patches", patch=(4, 4), width=8, layers=1, bad=bad, poison=poison)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_bad_gradient_changes_nothing_but_the_flag(optimizer: str, poison: float, device: str) -> None:
+    run = make_run(model=poisoned(2, 4, poison=poison), group_size=16, optimizer=optimizer, device=device)
+    states, batch = [initial_state(run)], np.arange(16)
+    with Workers(1) as workers:
+        for _ in range(4):
+            states.append(train_step(run, states[-1], batch, workers))
+
+    def learned(now: TrainState) -> dict[str, bytes]:
+        return {name: array for name, array in bits(now).items() if name == "params" or name.startswith("moment")}
+
+    assert learned(states[1]) != learned(states[0])
+    assert learned(states[2]) == learned(states[1])
+    assert learned(states[3]) != learned(states[2])
+    assert learned(states[4]) == learned(states[3])
+    assert [int(to_host(now.bad_step)) for now in states] == [-1, -1, 2, 2, 2]  # the first one stays named
+    assert [now.step for now in states] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("log_every", "logged"), [(1, [1, 2, 3]), (3, [3]), (10, [])])
+def test_training_ends_at_the_next_record_and_names_the_first_bad_step(log_every: int, logged: list[int]) -> None:
+    run = make_run(model=poisoned(4, 5), group_size=16, train=100)  # six steps an epoch
+    found: list[Record] = []
+    with Workers(1) as workers, pytest.raises(TrainingError, match="the gradient of step 4 is not finite"):
+        collections.deque(map(found.append, fit(run, workers, log_every=log_every)))  # walks to the error
+    assert [record.step for record in found] == logged
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_learning_rate_that_explodes_ends_in_that_error_and_no_warning(optimizer: str, workers: int) -> None:
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        records(make_run(optimizer=optimizer, learning_rate=1e30), workers=workers)
+    with pytest.raises(TrainingError, match="step 2 "):
+        records(make_run(optimizer=optimizer, learning_rate=float("inf")), workers=workers)
+
+
+# --- Both array libraries --------------------------------------------------------------------------------------------
+
+
+def test_the_host_waits_once_for_a_record_and_once_for_a_group_of_validation_pictures(
+    stand_in: Any, synchronisations: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget: nothing in a step, 1 for each step that is logged, 1 for each group that is evaluated."""
+    monkeypatch.setattr(evaluate, "GROUP", 8)
+    for optimizer in OPTIMIZERS:
+        run = make_run(device="cuda", optimizer=optimizer, model=replace(MODEL, dropout=0.2))
+        with synchronisations() as waits:
+            found = records(run, log_every=2)
+        logged = sum(record.kind == "step" for record in found)
+        assert (logged, len(waits)) == (4, 4 + 2 * 3)  # 2 epochs, 20 validation pictures in groups of 8
+    now = initial_state(run)
+    with synchronisations() as waits, Workers(1) as workers:
+        for _ in range(3):
+            now = train_step(run, now, np.arange(16), workers)
+    assert waits == []
+
+
+def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In double precision, several steps end within rounding of each other."""
+    monkeypatch.setattr("stg_np.train.normalise", partial(normalise, dtype=np.float64))
+
+    def trained(where: str) -> Array:
+        run = make_run(device=where, model=replace(MODEL, dropout=0.1))
+        start = initial_state(run)
+        params = as_float64(start.params)
+        now = start._replace(params=params, moments=run.config.make_optimizer().init(params))
+        with Workers(1) as workers:
+            for step in range(4):
+                now = train_step(run, now, np.arange(step, step + 16), workers)
+        assert now.params.flat.dtype == np.float64
+        return to_host(now.params.flat)
+
+    np.testing.assert_allclose(trained(device), trained("cpu"), rtol=1e-9, atol=1e-12)
+
+
+SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_one_step_of_every_preset(name: str, optimizer: str, device: str, synchronisations: Waits) -> None:
+    preset = PRESETS[name]
+    shape = SHAPES[preset.data]
+    small = replace(preset, model={**preset.model, "width": 8, "layers": 2})
+    rng = np.random.default_rng(0)
+    data = Examples(rng.integers(0, 256, (6, *shape), dtype=np.uint8), np.arange(6))
+    scaling = Scaling(np.full(shape[2], 0.5), np.full(shape[2], 0.25), 255)
+    config = replace(preset.config, optimizer=optimizer, group_size=4)
+    run = Run(small.make_model(shape, 10), config, data, None, scaling, device)
+    now = initial_state(run)
+    with Workers(1) as workers, synchronisations() as waits:
+        after = train_step(run, now, np.arange(6), workers)
+    assert waits == []
+    assert int(to_host(after.bad_step)) == -1
+    assert after.params.flat.dtype == np.float32
+    moved = to_host(after.params.flat) != to_host(now.params.flat)
+    assert moved.mean() > 0.9
+
+
+# --- Randomness -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorder(STG):
+    """An STG that keeps what it was given in training."""
+
+    inputs: list[Array] = field(default_factory=list)
+
+    def forward(
+        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+    ) -> tuple[Array, Any, State]:
+        if train:
+            self.inputs.append(to_host(x))
+        return super().forward(x, params, state, train=train, rng=rng)
+
+
+def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: str) -> None:
+    model = Recorder((8, 8, 1), 4)
+    run = make_run(model=model, device=device, seed=7)
+    now = initial_state(run)._replace(step=3)
+    batch = np.random.default_rng(0).permutation(50)[:16]
+    with Workers(1) as workers:
+        train_step(run, now, batch, workers)
+    groups = [batch[:6], batch[6:12], batch[12:]]
+    assert len(model.inputs) == 3
+    for number, (group, x) in enumerate(zip(groups, model.inputs)):
+        rng = np.random.default_rng([7, 3, number])
+        expected = random_flip(random_shift(run.train.images[group], rng, 1, "reflect"), rng)
+        np.testing.assert_array_equal(x, normalise(expected, *SCALING))
+
+
+def test_what_is_random_differs_from_step_to_step_but_not_with_the_workers() -> None:
+    def inputs(workers: int, step: int) -> set[bytes]:
+        model = Recorder((8, 8, 1), 4)
+        run = make_run(model=model)
+        with Workers(workers) as threads:
+            train_step(run, initial_state(run)._replace(step=step), np.arange(16), threads)
+        return {x.tobytes() for x in model.inputs}
+
+    assert inputs(1, 0) == inputs(2, 0) == inputs(3, 0)
+    assert not inputs(1, 0) & inputs(1, 1)
+
+
+def test_validation_pictures_are_not_augmented() -> None:
+    run = make_run()
+    images = run.train.images[:5]
+    np.testing.assert_array_equal(prepare(run, images), normalise(images, *SCALING))
+    rng = np.random.default_rng(0)
+    assert (prepare(run, images, rng) != prepare(run, images)).any()
+    still = make_run(flip=False, shift=0)
+    np.testing.assert_array_equal(prepare(still, images, rng), prepare(still, images))
+
+
+def test_the_gradient_of_a_step_is_clipped_and_smoothed_as_configured() -> None:
+    """One plain SGD step, by hand."""
+    settings: dict[str, Any] = {"optimizer": "sgd", "weight_decay": 0.0, "flip": False, "shift": 0, "group_size": 16}
+    run = make_run(clip_norm=1e-3, label_smoothing=0.2, **settings)
+    now, batch = initial_state(run), np.arange(16)
+    x, labels = prepare(run, run.train.images[batch]), run.train.labels[batch]
+    grads = loss_and_grad(MODEL, now.params, now.state, x, labels, weight=1 / 16, label_smoothing=0.2).grads.flat
+    assert np.linalg.norm(grads) > 1e-3
+    step = 1.9 * learning_rate_at(run, 0) * 1e-3 * grads / np.linalg.norm(grads)  # Nesterov: g + 0.9 g
+    with Workers(1) as workers:
+        after = train_step(run, now, batch, workers)
+    np.testing.assert_allclose(after.params.flat, now.params.flat - step, rtol=1e-5, atol=1e-8)
