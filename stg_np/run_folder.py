@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 import numpy as np
 
 from stg_np import checkpoint
-from stg_np.backend import Array, to_device
+from stg_np.backend import DEVICES, Array, to_device
 from stg_np.checkpoint import CheckpointError
 from stg_np.models.stg import STG
 from stg_np.train import Record, Scaling, TrainConfig, TrainState
@@ -74,6 +74,10 @@ class About:
     def __post_init__(self) -> None:
         if len(self.data.classes) != self.model.classes or len(self.data.mean) != self.model.input_shape[-1]:
             raise ValueError("data.classes and data.mean do not fit the model")
+        if math.prod(self.model.input_shape) > 10**8:
+            raise ValueError("model.input_shape is larger than any example")
+        if self.device not in DEVICES:
+            raise ValueError(f"device is one of {', '.join(DEVICES)}, not {self.device!r:.60}")
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
@@ -268,6 +272,8 @@ def load(path: Path, device: str | None = None) -> Stored:
     try:
         step = converted(header.pop("step", None), int, "step")
         best_accuracy = converted(header.pop("best_accuracy", None), float, "best_accuracy")
+        if step < 0 or not 0 <= best_accuracy <= 1:
+            raise ValueError("step and best_accuracy are out of range")
         about = about_from(header)
         blank = blank_state(about, path.stat().st_size // 4)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -334,7 +340,7 @@ def about_from(values: Mapping[str, Any]) -> About:
         ValueError: naming the first entry that is missing, unknown, or of the wrong type.
     """
     model = values.get("model")
-    if not isinstance(model, dict) or model.get("kind") not in MODELS:
+    if not isinstance(model, dict) or model.get("kind") not in list(MODELS):
         raise ValueError(f"model.kind is none of {', '.join(MODELS)}")
     return build(About, {**values, "model": {name: value for name, value in model.items() if name != "kind"}}, "")
 
@@ -364,9 +370,10 @@ def converted(value: Any, hint: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
             return tuple(converted(item, kind, where) for item, kind in zip(value, kinds))
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if (origin is Literal and value in arguments) or type(value) is hint:
+    if hint is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif (origin is Literal and value in arguments) or type(value) is hint:
         return value
     raise ValueError(f"{where} cannot be {value!r:.60}")
 

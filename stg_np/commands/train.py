@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import threading
 from dataclasses import replace
@@ -42,15 +43,23 @@ class Job(NamedTuple):
 def train(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     job = resumed_job(args) if args.resume else new_job(args)
-    data_dir = f" --data-dir {args.data_dir}" if args.data_dir else ""
-    how_to_go_on = f"go on with `stg-np train --resume --out {job.folder.path}{data_dir}`"
-    with Workers(checked_device(job.run.device, args.workers)) as workers:
+    where = ["--out", str(job.folder.path), *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
+    how_to_go_on = f"go on with `stg-np train --resume {shlex.join(where)}`"
+    with StopSignals() as stop, Workers(checked_device(job.run.device, args.workers)) as workers:
         print(heading(job, workers), flush=True)
-        stopped = train_until_stopped(job, workers, how_to_go_on)
-        if stopped is not None:
-            return stopped
-        tested = load_checkpoint(job.folder.chosen, job.run.device)
-        scores = evaluate(tested, job.dataset, job.run.device, workers)
+        try:
+            step = train_until_stopped(job, workers, stop)
+            if not stop.asked():
+                tested = load_checkpoint(job.folder.chosen, job.run.device)
+                scores = evaluate(tested, job.dataset, job.run.device, workers)
+        except KeyboardInterrupt:
+            stop.is_over = True
+            complain(f"stopped at once; {job.folder.last} holds what was saved before: {how_to_go_on}")
+            return INTERRUPTED
+        stop.is_over = True
+        if stop.received is not None:
+            complain(f"stopped and saved after step {step}: {how_to_go_on}")
+            return 128 + stop.received
     finish(job, tested, scores)
     return OK
 
@@ -164,23 +173,16 @@ def examples(
 # ------------------------------------------------------------------------------------------------ the training
 
 
-def train_until_stopped(job: Job, workers: Workers, how_to_go_on: str) -> int | None:
-    """Train to the end and return None, or to the first Ctrl-C and return the exit code."""
-    with StopSignals() as stop:
-        try:
-            with Progress(job.run, job.start.step) as progress:
-                for record in fit(job.run, workers, start=job.start, should_stop=stop.asked):
-                    keep(job, record)
-                    progress.show(record)
-        except KeyboardInterrupt:
-            stop.is_over = True
-            complain(f"stopped at once; {job.folder.last} holds what was saved before: {how_to_go_on}")
-            return INTERRUPTED
-        stop.is_over = True
-        if stop.received is None:
-            return None
-        complain(f"stopped and saved after step {record.step}: {how_to_go_on}")
-        return 128 + stop.received
+def train_until_stopped(job: Job, workers: Workers, stop: StopSignals) -> int:
+    """Train to the end, or to the first Ctrl-C; return the number of steps that are done and saved."""
+    step = job.start.step
+    with Progress(job.run, step) as progress:
+        for record in fit(job.run, workers, start=job.start, should_stop=stop.asked):
+            keep(job, record)
+            progress.show(record)
+            step = record.step
+    stop.at_once = True
+    return step
 
 
 def keep(job: Job, record: Record) -> None:
@@ -201,12 +203,13 @@ def keep(job: Job, record: Record) -> None:
 class StopSignals:
     """While entered, a first Ctrl-C (or SIGTERM) only asks to stop; a second one raises KeyboardInterrupt.
 
-    Once ``is_over`` is set there is nothing left to stop, and more of them do nothing.
+    With ``at_once`` the first one raises, too. Once ``is_over`` is set there is nothing left to stop: no more of them
+    does anything.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.is_over = False
+        self.at_once = self.is_over = False
         self.before: dict[int, Any] = {}
 
     def asked(self) -> bool:
@@ -217,7 +220,7 @@ class StopSignals:
         """The handler of both signals."""
         if self.is_over:
             return
-        if self.asked():
+        if self.asked() or self.at_once:
             raise KeyboardInterrupt
         self.received = number
 
@@ -272,7 +275,7 @@ def closing_lines(job: Job, tested: Stored, scores: Scores, epoch: int) -> list[
     held_out = "" if job.about.final else f", validation accuracy {tested.now.best_accuracy:.4f}"
     lines = [
         f"files in {folder.path}: " + ", ".join(sorted(p.name for p in folder.path.iterdir() if p.is_file())),
-        f"try it on a picture: stg-np predict {folder.chosen} PICTURE.png",
+        f"try it on a picture: stg-np predict {shlex.quote(str(folder.chosen))} PICTURE.png",
         f"tested {folder.chosen.name} (epoch {epoch}{held_out}) on {label}, {scores.pictures:,} pictures",
         "recall per class: " + per_class(job.dataset.classes, recall_per_class(scores.confusion)),
     ]
