@@ -16,8 +16,9 @@ def patches_forward(images: Array, patch_height: int, patch_width: int) -> Array
     B, height, width, c = images.shape
     if height % patch_height or width % patch_width:
         raise ValueError(f"a {height}×{width} picture cannot be cut into {patch_height}×{patch_width} patches")
-    grid = images.reshape(B, height // patch_height, patch_height, width // patch_width, patch_width, c)
-    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(B, -1, patch_height * patch_width * c)
+    rows, columns = height // patch_height, width // patch_width
+    grid = images.reshape(B, rows, patch_height, columns, patch_width, c)
+    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(B, rows * columns, patch_height * patch_width * c)
 
 
 def patches_backward(dx: Array, image_shape: tuple[int, int, int], patch_height: int, patch_width: int) -> Array:

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np.backend import Array, to_device, to_host
+from stg_np.gradcheck import check_pair
+from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward, log_softmax
+from tests.contract import hold_to_contract
+from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, C, examples
+
+SMOOTHING = st.sampled_from((0.0, 0.1, 0.5, 1.0))
+
+
+def backward(dlosses: Array, cache: Any) -> tuple[Array, None]:
+    return cross_entropy_backward(dlosses, cache), None
+
+
+def by_definition(logits: Array, label: int, smoothing: float) -> float:
+    """Cross-entropy of one example from its definition, with Python's floats."""
+    normaliser = math.fsum(math.exp(logit) for logit in logits)
+    targets = [smoothing / len(logits) + (1 - smoothing) * (k == label) for k in range(len(logits))]
+    return -math.fsum(target * math.log(math.exp(logit) / normaliser) for target, logit in zip(targets, logits))
+
+
+@examples(0.3)
+@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, c=C, smoothing=SMOOTHING, seed=SEEDS)
+def test_gradient(device: str, draw: Arrays, b: int, c: int, smoothing: float, seed: int) -> None:
+    inputs = {"logits": draw.on(device).normal(b, c), "labels": draw.labels(c, b)}
+    loss = partial(cross_entropy_forward, label_smoothing=smoothing)
+    check_pair(loss, backward, inputs, seed=seed).assert_ok()
+
+
+@examples(0.5)
+@given(draw=ARRAYS, b=EMPTY_B, c=C, smoothing=SMOOTHING)
+def test_contract_and_extremes(device: str, draw: Arrays, b: int, c: int, smoothing: float) -> None:
+    labels = draw.on(device).labels(c, b)
+    for logits in (draw.normal(b, c), draw.extreme(b, c)):
+        loss = partial(cross_entropy_forward, label_smoothing=smoothing)
+        losses, (dlogits, _) = hold_to_contract(loss, backward, {"logits": logits, "labels": labels})
+        assert losses.shape == (b,)
+        assert dlogits.shape == (b, c)
+
+
+@given(draw=FLOAT64_ARRAYS, b=B, c=C, smoothing=SMOOTHING)
+def test_values_are_those_of_the_definition(device: str, draw: Arrays, b: int, c: int, smoothing: float) -> None:
+    logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)
+    losses, _ = cross_entropy_forward(logits, labels, label_smoothing=smoothing)
+    wanted = [by_definition(row, label, smoothing) for row, label in zip(to_host(logits), to_host(labels))]
+    np.testing.assert_allclose(to_host(losses), wanted, rtol=1e-12, atol=1e-14)
+
+
+@given(draw=FLOAT64_ARRAYS, b=B, c=C, smoothing=SMOOTHING)
+def test_float32_is_float64_rounded(device: str, draw: Arrays, b: int, c: int, smoothing: float) -> None:
+    logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)
+    exact, rounded = (
+        to_host(cross_entropy_forward(logits.astype(dtype), labels, label_smoothing=smoothing)[0])
+        for dtype in (np.float64, np.float32)
+    )
+    np.testing.assert_allclose(rounded, exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_logits(device: str, dtype: Any) -> None:
+    logits = to_device(np.array([[1e4, 0.0, -1e4], [1e4, 0.0, -1e4], [-1e4, -1e4, -1e4]], dtype), device)
+    labels = to_device(np.array([0, 2, 1]), device)
+    losses, cache = cross_entropy_forward(logits, labels)
+    np.testing.assert_allclose(to_host(losses), [0.0, 2e4, math.log(3)], rtol=1e-6)
+    dlogits = to_host(cross_entropy_backward(losses * 0 + 1, cache))
+    np.testing.assert_allclose(dlogits, [[0, 0, 0], [1, 0, -1], [1 / 3, -2 / 3, 1 / 3]], rtol=1e-6)
+
+
+@given(draw=FLOAT64_ARRAYS, b=B, c=C, shift=st.floats(-100, 100))
+def test_a_constant_on_all_logits_changes_nothing(device: str, draw: Arrays, b: int, c: int, shift: float) -> None:
+    logits = draw.on(device).normal(b, c)
+    np.testing.assert_allclose(to_host(log_softmax(logits + shift)), to_host(log_softmax(logits)), atol=1e-11)
+    np.testing.assert_allclose(np.exp(to_host(log_softmax(logits))).sum(-1), np.ones(b), rtol=1e-12)
+
+
+def test_smoothing_one_does_not_look_at_the_label(device: str) -> None:
+    draw = Arrays(0, device=device)
+    logits = draw.normal(4, 3)
+    one, other = (
+        cross_entropy_forward(logits, to_device(np.full(4, label), device), label_smoothing=1.0)[0] for label in (0, 2)
+    )
+    np.testing.assert_array_equal(to_host(one), to_host(other))
+
+
+@given(draw=FLOAT64_ARRAYS, b=B, c=C, smoothing=SMOOTHING)
+def test_gradient_of_each_example_sums_to_zero(device: str, draw: Arrays, b: int, c: int, smoothing: float) -> None:
+    """Softmax and targets both sum to one."""
+    logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)
+    losses, cache = cross_entropy_forward(logits, labels, label_smoothing=smoothing)
+    np.testing.assert_allclose(to_host(cross_entropy_backward(losses, cache)).sum(1), np.zeros(b), atol=1e-13)
