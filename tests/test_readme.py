@@ -1,0 +1,50 @@
+"""Everything in the README that can be run is run, and what it points to exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stg_np.cli import make_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", "tutorials/README.md"]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+PYTHON = [pytest.param(code, id=f"{page}-{k}") for page in PAGES for k, code in enumerate(blocks(page, "python"))]
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_blocks_run(code: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if "test accuracy" in done.stdout:
+        assert float(done.stdout.split()[-1]) > 0.9
+
+
+def commands() -> list[str]:
+    lines = (
+        line.split("#")[0].strip() for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()
+    )
+    return sorted({line for line in lines if line.startswith("stg-np ") and "|" not in line})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_ones_that_the_program_knows(command: str) -> None:
+    make_parser().parse_args(shlex.split(command)[1:])  # a wrong one raises SystemExit
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
