@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -25,16 +26,16 @@ PYTHON = [pytest.param(code, id=f"{page}-{k}") for page in PAGES for k, code in 
 
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_blocks_run(code: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    command, environment = [sys.executable, "-W", "error", "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if "test accuracy" in done.stdout:
         assert float(done.stdout.split()[-1]) > 0.9
 
 
 def commands() -> list[str]:
-    lines = (
-        line.split("#")[0].strip() for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()
-    )
+    text = "\n".join(block for page in PAGES for block in blocks(page, "sh"))
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
     return sorted({line for line in lines if line.startswith("stg-np ") and "|" not in line})
 
 
