@@ -151,6 +151,7 @@ def test_training_with_no_option_but_the_epochs_leaves_a_finished_run(finished: 
     assert {path.name for path in folder.iterdir()} == FILES
     lines = result.out.splitlines()
     assert lines[0] == "digits: 1,293 pictures to train on, 144 held out, 360 to test"
+    assert lines[1] == "note: test = the last 360 pictures in file order, other writers"
     assert lines[-1].startswith("test accuracy 0.")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(r["kind"], r["epoch"], r["step"]) for r in records] == [

@@ -247,6 +247,8 @@ def heading(job: Job, workers: Workers) -> str:
         f"preset {job.about.preset}: {job.start.params.flat.size:,} parameters, {config.epochs} epochs of "
         f"{run.steps_per_epoch} steps, seed {config.seed}, device {run.device}, workers: {workers.count}",
     ]
+    if job.dataset.note:
+        lines.insert(1, f"note: {job.dataset.note}")
     if job.start.step:
         lines.append(f"resumed after step {job.start.step}")
     return "\n".join(lines)
