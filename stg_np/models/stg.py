@@ -255,4 +255,8 @@ def stm_pair(xp: Any, recurrent: bool) -> tuple[Callable[..., Any], Callable[...
         from stg_np import fast
 
         return fast.stm_forward, fast.stm_backward
+    from stg_np import kernels
+
+    if kernels.available(xp):
+        return kernels.stm_forward, kernels.stm_backward
     return stm.stm_forward, stm.stm_backward
