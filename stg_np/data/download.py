@@ -131,7 +131,7 @@ def _progress_bar(remote: Remote, slowest: float | None) -> Any:
 
     interval = 0.1 if sys.stderr.isatty() else 10  # a log file needs no ten lines a second
     # pooch sets the true total, but to it a bar whose total is 0 is no bar
-    return Bar(total=1, desc=remote.filename, unit="B", unit_scale=True, mininterval=interval, delay=1, file=sys.stderr)
+    return Bar(total=1, desc=remote.filename, unit="B", unit_scale=True, mininterval=interval, file=sys.stderr)
 
 
 def _pooch() -> ModuleType:
