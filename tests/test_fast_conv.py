@@ -1,0 +1,148 @@
+"""The fast convolution against its oracle: both ways, every shape, the numbers and the memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np import fast_conv
+from stg_np.backend import Array
+from stg_np.checks import with_params
+from stg_np.gradcheck import check_pair
+from stg_np.ops import conv
+from stg_np.ops.conv import ConvParams
+from tests.contract import hold_to_contract
+from tests.strategies import ARRAYS, Arrays, examples
+
+WAYS = ("winograd", "columns")
+SIDES = st.integers(1, 10)
+CHANNELS = st.sampled_from((1, 2, 3, 8))
+
+
+def force(patch: pytest.MonkeyPatch, way: str, chunk_bytes: int = 1) -> None:
+    """Take this way whatever the shape; by default with one picture per chunk."""
+    patch.setattr(fast_conv, "choose", lambda x_shape, W_shape: way)
+    patch.setattr(fast_conv, "CHUNK_BYTES", chunk_bytes)
+
+
+def both_passes(path: Any, x: Array, dy: Array, params: ConvParams) -> list[Array]:
+    y, cache = path.conv2d_forward(x, params)
+    dx, (dW, db) = path.conv2d_backward(dy, cache, params)
+    return [y, dx, dW, db]
+
+
+def worst_errors(x: Array, dy: Array, params: ConvParams) -> list[float]:
+    """Of y, dx, dW, db: the largest difference between fast and plain, relative to the largest entry."""
+    fast, plain = both_passes(fast_conv, x, dy, params), both_passes(conv, x, dy, params)
+    for got, expected in zip(fast, plain):
+        assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    return [float(np.abs(f - p).max(initial=0) / np.abs(p).max(initial=1e-30)) for f, p in zip(fast, plain)]
+
+
+@given(
+    draw=ARRAYS,
+    b=st.integers(0, 5),
+    height=SIDES,
+    width=SIDES,
+    c=CHANNELS,
+    d=CHANNELS,
+    k=st.sampled_from((1, 3, 5)),
+    way=st.sampled_from(WAYS),
+    chunk_bytes=st.sampled_from((1, 40_000, 1 << 30)),
+)
+def test_equals_the_plain_path(
+    draw: Arrays, b: int, height: int, width: int, c: int, d: int, k: int, way: str, chunk_bytes: int
+) -> None:
+    k = 3 if way == "winograd" else k
+    x, dy = draw.normal(b, height, width, c), draw.normal(b, height, width, d)
+    params = ConvParams(draw.normal(k, k, c, d), draw.normal(d))
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, way, chunk_bytes)
+        errors = worst_errors(x, dy, params)
+    # with few numbers the largest can be small, and so the bar is not that of the sizes below
+    bar = 1e-11 if draw.dtype is np.float64 else {"winograd": 1e-3, "columns": 1e-5}[way]
+    assert max(errors) <= bar
+
+
+@pytest.mark.parametrize(("way", "bar"), [("winograd", 1e-4), ("columns", 1e-5)])
+@pytest.mark.parametrize(("side", "channels"), [(32, 64), (16, 128), (8, 256), (7, 16)])
+def test_float32_error_at_real_sizes(
+    way: str, bar: float, side: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    force(monkeypatch, way, fast_conv.CHUNK_BYTES)
+    draw = Arrays(side, np.float32)
+    x, dy = draw.normal(4, side, side, channels), draw.normal(4, side, side, channels)
+    params = ConvParams(draw.normal(3, 3, channels, channels), draw.normal(channels))
+    assert max(worst_errors(x, dy, params)) <= bar
+
+
+@examples(0.2)
+@given(draw=ARRAYS, b=st.integers(1, 3), height=SIDES, width=SIDES, way=st.sampled_from(WAYS))
+def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width: int, way: str) -> None:
+    pair = with_params(fast_conv.conv2d_forward, fast_conv.conv2d_backward)
+    x, params = draw.normal(b, height, width, 2), ConvParams(draw.normal(3, 3, 2, 3) / 4, draw.normal(3))
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, way)
+        hold_to_contract(*pair, {"x": x, "params": params})
+        report = check_pair(*pair, {"x": x.astype(float), "params": ConvParams(*(a.astype(float) for a in params))})
+    report.assert_ok()
+    assert report.error <= 1e-8
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "W_shape", "way"),
+    [
+        ((64, 32, 32, 64), (3, 3, 64, 64), "winograd"),
+        ((32, 8, 8, 256), (3, 3, 256, 256), "winograd"),
+        ((32, 14, 14, 32), (3, 3, 32, 32), "winograd"),
+        ((64, 32, 32, 3), (3, 3, 3, 64), "columns"),  # too few channels
+        ((64, 32, 32, 64), (1, 1, 64, 64), "columns"),
+        ((64, 32, 32, 64), (5, 5, 64, 64), "columns"),
+        ((64, 5, 5, 64), (3, 3, 64, 64), "columns"),  # tiles of 8×8 over 5×5
+        ((1, 8, 8, 256), (3, 3, 256, 256), "columns"),  # four tiles do not pay for the transform of the kernel
+        ((0, 8, 8, 256), (3, 3, 256, 256), "columns"),
+    ],
+)
+def test_the_choice(x_shape: tuple[int, ...], W_shape: tuple[int, ...], way: str) -> None:
+    assert fast_conv.choose(x_shape, W_shape) == way
+
+
+def test_the_same_bits_every_time() -> None:
+    draw = Arrays(0, np.float32)
+    arguments = (
+        draw.normal(5, 8, 8, 16),
+        draw.normal(5, 8, 8, 16),
+        ConvParams(draw.normal(3, 3, 16, 16), draw.normal(16)),
+    )
+    for first, second in zip(both_passes(fast_conv, *arguments), both_passes(fast_conv, *arguments)):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_intermediate_memory_does_not_grow_with_the_batch(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, way, 1 << 17)
+
+    def overhead(B: int) -> int:
+        draw = Arrays(0, np.float32)
+        x, dy = draw.normal(B, 8, 8, 16), draw.normal(B, 8, 8, 16)
+        params = ConvParams(draw.normal(3, 3, 16, 16), draw.normal(16))
+        tracemalloc.start()
+        both_passes(fast_conv, x, dy, params)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - x.nbytes - dy.nbytes  # what y and dx take
+
+    assert overhead(112) < 1.2 * overhead(28)  # chunks of 14 pictures
+
+
+def test_refuses_what_the_plain_path_refuses() -> None:
+    x = np.zeros((1, 4, 4, 2))
+    with pytest.raises(ValueError, match="odd side, got 2×2"):
+        fast_conv.conv2d_forward(x, ConvParams(np.zeros((2, 2, 2, 3)), np.zeros(3)))
+    with pytest.raises(ValueError, match="do not fit"):
+        fast_conv.conv2d_forward(x, ConvParams(np.zeros((3, 3, 1, 3)), np.zeros(3)))
