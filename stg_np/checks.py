@@ -14,17 +14,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import fast, stm
+from stg_np import fast, fast_conv, stm
 from stg_np.backend import Array, array_module, get_xp, to_device
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
 from stg_np.models.base import Model, loss_and_grad
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
+from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
 from stg_np.ops.dropout import dropout_backward, dropout_forward
 from stg_np.ops.linear import LinearParams, linear_backward, linear_forward
 from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
 from stg_np.ops.norm import rms_norm_backward, rms_norm_forward
 from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
+from stg_np.ops.pool2d import average_pool2d_backward, average_pool2d_forward, max_pool2d_backward, max_pool2d_forward
 from stg_np.ops.views import patches_backward, patches_forward
 from stg_np.params import Params, State
 
@@ -66,6 +68,7 @@ def package_pairs(rng: np.random.Generator) -> Iterator[Pair]:
     """All pairs, with inputs of order 1 drawn from ``rng``."""
     yield from activation_pairs(rng)
     yield from op_pairs(rng)
+    yield from conv_pairs(rng, device)
     yield from memory_pairs(rng)
     yield from layer_pairs(rng)
     yield from model_pairs(rng)
@@ -138,6 +141,29 @@ def op_pairs(rng: np.random.Generator) -> Iterator[Pair]:
 def losses_backward(dlosses: Array, cache: Any) -> tuple[Array, None]:
     """Cross-entropy's gradients: of the logits; none of the labels."""
     return cross_entropy_backward(dlosses, cache), None
+
+
+def conv_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
+    """Convolutions, plain and in both ways of the CPU's fast path; the pooling of maps."""
+    cases: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[int, ...], int, int]] = {
+        "3×3": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 3, 3),
+        "5×5": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 5, 3),
+        "1×1": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 1, 3),
+    }
+    if device == "cpu":  # NumPy only
+        cases["fast, columns"] = (fast_conv.conv2d_forward, fast_conv.conv2d_backward, (2, 3, 4, 2), 3, 3)
+        cases["fast, Winograd"] = (fast_conv.conv2d_forward, fast_conv.conv2d_backward, (6, 7, 9, 8), 3, 8)
+    for name, (forward, backward, shape, k, C_out) in cases.items():
+        C_in = shape[3]
+        params = ConvParams(rng.standard_normal((k, k, C_in, C_out)) / (k * C_in**0.5), rng.standard_normal(C_out))
+        inputs = {"x": rng.standard_normal(shape), "params": params}
+        yield Pair(f"conv2d, {name}", *with_params(forward, backward), inputs)
+    x = rng.permutation(2 * 4 * 6 * 3).reshape(2, 4, 6, 3) / 50  # no two within 0.02: far from the kinks
+    yield Pair("max_pool2d", max_pool2d_forward, one_input(max_pool2d_backward), {"x": x})
+    for side in (2, 3):
+        average = partial(average_pool2d_forward, side=side)
+        maps = {"x": rng.standard_normal((2, 6, 6, 3))}
+        yield Pair(f"average_pool2d, {side}×{side}", average, one_input(average_pool2d_backward), maps)
 
 
 def memory_pairs(rng: np.random.Generator) -> Iterator[Pair]:
