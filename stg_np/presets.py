@@ -27,8 +27,8 @@ PRESETS = {
     "digits": Preset(
         "digits",
         "8×8 digits as 16 patches of 2×2; the bundled data, well under a minute",
-        {"view": "patches", "patch": (2, 2), "width": 64, "layers": 4, "alternate": True},
-        TrainConfig(epochs=40, batch_size=64, group_size=32, learning_rate=0.01, shift=1, shift_padding="zero"),
+        {"view": "patches", "patch": (2, 2), "width": 96, "layers": 3, "alternate": True},
+        TrainConfig(epochs=40, batch_size=32, group_size=16, learning_rate=0.01, shift=1, shift_padding="zero"),
     ),
     "fashion-rows": Preset(
         "fashion-mnist",
