@@ -258,7 +258,7 @@ def main() -> None:
         "# Convolution 3×3, forward + backward (y, dx, dW, db), float32, NHWC", "",
         f"`python benchmarks/conv.py --threads {args.threads} --rounds {args.rounds}`: "
         f"Python {platform.python_version()}, NumPy {np.__version__}, {torch}; {args.threads} threads each, "
-        f"{available_cores()} cores; NumPy's sgemm {sgemm_rate():.0f} GFLOP/s. {args.rounds} rounds in turns. The error: "
+        f"{available_cores()} cores; NumPy's sgemm {sgemm_rate():.0f} GFLOP/s. {args.rounds} rounds in turns. Error: "
         "against the plain convolution in float64, relative to the largest entry, the worst of y, dx, dW, db.", "",
     ]  # fmt: skip
     for case in CASES:
