@@ -100,7 +100,7 @@ def stm_backward(dy: Array, dm_T: Array, cache: Any, params: STMParams) -> stm.L
 
 def chunks(T: int, step_bytes: int) -> list[slice]:
     """Cut T steps into runs of about :data:`CHUNK_BYTES` of gates."""
-    size = max(1, CHUNK_BYTES // step_bytes)
+    size = max(1, CHUNK_BYTES // max(1, step_bytes))  # an empty batch has no bytes
     return [slice(start, min(start + size, T)) for start in range(0, T, size)]
 
 

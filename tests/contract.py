@@ -30,8 +30,8 @@ def hold_to_contract(
 ) -> tuple[Any, Any]:
     """Run a pair once, with its own outputs as ``doutputs``; return outputs and gradients.
 
-    Outputs, gradients and the cache are finite, in the library and the dtype of the inputs; the inputs are not
-    written to; and the host never waits for the device.
+    Outputs, gradients and the cache are finite and of the dtype of the inputs; outputs and gradients belong to their
+    library; the inputs are not written to; and the host never waits for the device.
     """
     before = [to_host(array).copy() for array in leaves(inputs)]
     with synchronisations() as waits:
@@ -42,7 +42,7 @@ def hold_to_contract(
     for array in leaves((outputs, cache, gradients)):
         assert array.dtype == dtype or array.dtype.kind != "f"
         assert np.isfinite(to_host(array)).all()
-    get_xp(*leaves((inputs, outputs, cache, gradients)))  # raises for a mix
+    get_xp(*leaves((inputs, outputs, gradients)))  # raises for a mix
     for array, same in zip(leaves(inputs), before):
         np.testing.assert_array_equal(to_host(array), same)
     return outputs, gradients

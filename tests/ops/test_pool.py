@@ -32,7 +32,7 @@ def test_contract_and_extremes(device: str, draw: Arrays, b: int, t: int, d: int
     last = partial(last_pool_forward, forward_width=round(share * d))
     for x in (draw.on(device).normal(b, t, d), draw.extreme(b, t, d)):
         for forward, backward in ((mean_pool_forward, mean_pool_backward), (last, last_pool_backward)):
-            y, (dx,) = hold_to_contract(forward, one_input(backward), {"x": x})  # type: ignore[arg-type]
+            y, (dx,) = hold_to_contract(forward, one_input(backward), {"x": x})
             assert y.shape == (b, d)
             assert dx.shape == x.shape
 

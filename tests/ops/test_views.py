@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def image_shape(grid: tuple[int, int], patch: tuple[int, int], channels: int) ->
     return grid[0] * patch[0], grid[1] * patch[1], channels
 
 
-def pair(shape: tuple[int, int, int], patch: tuple[int, int]):  # type: ignore[no-untyped-def]
+def pair(shape: tuple[int, int, int], patch: tuple[int, int]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def forward(images: Array) -> tuple[Array, None]:
         return patches_forward(images, *patch), None
 

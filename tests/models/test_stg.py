@@ -1,0 +1,265 @@
+"""The model: its gradient in every configuration, what its fields may be, and what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np import stm
+from stg_np.backend import Array, get_xp, to_device, to_host
+from stg_np.gradcheck import check_pair
+from stg_np.models.stg import POOLS, STG, VIEWS
+from stg_np.ops.activations import TANH
+from stg_np.ops.losses import log_softmax
+from stg_np.params import Params
+from stg_np.stm import STMParams
+from tests.contract import hold_to_contract
+from tests.strategies import ARRAYS, SEEDS, Arrays, B, C, L, examples
+
+
+@st.composite
+def models(draw: st.DrawFn) -> STG:
+    """Any configuration, small."""
+    bidirectional = draw(st.booleans(), label="bidirectional")
+    patch = draw(st.sampled_from(((1, 1), (2, 1), (1, 3), (2, 2))), label="patch")
+    rows, columns = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)), label="grid")
+    picture = (rows * patch[0], columns * patch[1], draw(st.sampled_from((1, 3)), label="channels"))
+    sequence = (rows * columns, draw(st.integers(1, 4), label="features"))
+    return STG(
+        input_shape=draw(st.sampled_from((picture, sequence)), label="input_shape"),
+        classes=draw(C, label="classes"),
+        view=draw(st.sampled_from(VIEWS), label="view"),
+        patch=patch,
+        width=draw(st.sampled_from((2, 4) if bidirectional else (2, 3)), label="width"),
+        layers=draw(L, label="layers"),
+        bidirectional=bidirectional,
+        pool=draw(st.sampled_from(POOLS), label="pool"),
+        dropout=draw(st.sampled_from((0.0, 0.4)), label="dropout"),
+        **{flag: draw(st.booleans(), label=flag) for flag in ("recurrent", "diagonal", "alternate", "tanh_candidate")},
+    )
+
+
+def draw_params(model: STG, draw: Arrays) -> Params:
+    """Parameters of order ½ in every entry."""
+    layout = model.init(np.random.default_rng(0))[0].layout
+    return Params(layout, draw.uniform(-1, 1, layout.size))
+
+
+def pair_of(model: STG, x: Array) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Parameters to logits, in training mode with the same dropout every time."""
+
+    def forward(params: Params) -> tuple[Array, tuple[Any, Params]]:
+        x_alike = get_xp(x).asarray(x, params.flat.dtype)
+        logits, cache, _ = model.forward(x_alike, params, {}, train=True, rng=np.random.default_rng(0))
+        return logits, (cache, params)
+
+    return forward, lambda dlogits, kept: (model.backward(dlogits, *kept),)
+
+
+@examples(0.2)
+@given(model=models(), seed=SEEDS, b=B)
+def test_gradient(device: str, model: STG, seed: int, b: int) -> None:
+    draw = Arrays(seed, device=device)
+    x = draw.normal(b, *model.input_shape)
+    check_pair(
+        *pair_of(model, x), {"params": draw_params(model, draw)}, seed=seed, directions=1, jacobian=False
+    ).assert_ok()
+
+
+@examples(0.6)
+@given(model=models(), draw=ARRAYS, b=st.sampled_from((0, 1, 3)))
+def test_contract_and_extremes(device: str, model: STG, draw: Arrays, b: int) -> None:
+    params = draw_params(model, draw.on(device))
+    for x in (draw.normal(b, *model.input_shape), draw.extreme(b, *model.input_shape)):
+        logits, (grads,) = hold_to_contract(*pair_of(model, x), {"params": params})
+        assert logits.shape == (b, model.classes)
+        assert grads.layout == params.layout
+
+
+@examples(0.3)
+@given(model=models(), seed=SEEDS)
+def test_evaluation_does_not_depend_on_the_batch(device: str, model: STG, seed: int) -> None:
+    draw = Arrays(seed, device=device)
+    x, params = draw.normal(4, *model.input_shape), draw_params(model, draw)
+    together = to_host(model.forward(x, params, {})[0])
+    for rows in (slice(2, 3), slice(1, 4), slice(None, None, -1)):
+        logits = to_host(model.forward(x[rows], params, {})[0])
+        np.testing.assert_allclose(logits, together[rows], rtol=1e-10, atol=1e-12)
+
+
+@examples(0.3)
+@given(seed=SEEDS, recurrent=st.booleans(), diagonal=st.booleans(), t=st.integers(1, 5))
+def test_the_other_direction_is_input_and_output_reversed(
+    device: str, seed: int, recurrent: bool, diagonal: bool, t: int
+) -> None:
+    """The walk from the end is the walk from the start of the reversed sequence, reversed."""
+    model = STG((t, 3), 2, width=4, layers=1, recurrent=recurrent, diagonal=diagonal)
+    draw = Arrays(seed, device=device)
+    params, h = draw_params(model, draw), draw.normal(2, t, 3)
+    swapped = params.with_flat(params.flat + 0)
+    for name in params:
+        other = {"forward": "backward", "backward": "forward"}
+        if name.startswith("stm1."):
+            prefix, direction, field = name.split(".")
+            swapped[f"{prefix}.{other[direction]}.{field}"][...] = params[name]
+    one = to_host(model.layer_forward(h, params, 0, None)[0])
+    reversed_one = to_host(model.layer_forward(h[:, ::-1], swapped, 0, None)[0])[:, ::-1]
+    np.testing.assert_allclose(np.concatenate([reversed_one[..., 2:], reversed_one[..., :2]], -1), one, rtol=1e-12)
+
+
+def test_one_layer_is_the_stm_then_norm_pool_and_head(device: str) -> None:
+    """The whole model against the layer and four lines of NumPy."""
+    model = STG((5, 3), 4, width=3, layers=1, bidirectional=False, pool="last")
+    draw = Arrays(0, device=device)
+    x, params = draw.normal(2, 5, 3), draw_params(model, draw)
+    (y, _), _ = stm.stm_forward(x, 0 * draw.normal(2, 3), params.group("stm1.forward", STMParams), phi_z=TANH)
+    last = to_host(y)[:, -1]
+    wanted = last / np.sqrt((last**2).mean(1, keepdims=True) + 1e-5) @ to_host(params["head.W"])
+    np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted + to_host(params["head.b"]), rtol=1e-12)
+
+
+def test_deeper_layers_add_to_what_they_read(device: str) -> None:
+    """With its candidate at zero a second layer gives nothing, and the model is that of one layer."""
+    deep = STG((4, 3), 2, width=4, layers=2)
+    draw = Arrays(0, device=device)
+    params, x = draw_params(deep, draw), draw.normal(2, 4, 3)
+    params = params.with_flat(params.flat + 0)
+    for direction in deep.directions:
+        group = params.group(f"stm2.{direction}", STMParams)
+        group.W[:, 6:] = 0
+        group.b[6:] = 0
+    shallow = replace(deep, layers=1)
+    layout = shallow.init(np.random.default_rng(0))[0].layout
+    fewer = Params.pack(layout, {name: params[name] for name in layout.shapes})
+    np.testing.assert_allclose(
+        to_host(deep.forward(x, params, {})[0]), to_host(shallow.forward(x, fewer, {})[0]), rtol=1e-12
+    )
+
+
+# --- views and orders ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("view", "grid", "features"), [("rows", (4, 1), 18), ("patches", (2, 2), 18), ("pixels", (4, 6), 3)]
+)
+def test_views(view: str, grid: tuple[int, int], features: int) -> None:
+    model = STG((4, 6, 3), 10, view=view, patch=(2, 3))
+    assert (model.grid, model.features) == (grid, features)
+    assert model.init(np.random.default_rng(0))[0]["stm1.forward.W"].shape[0] == features
+
+
+def test_a_sequence_is_one_row_of_steps() -> None:
+    model = STG((7, 5), 2)
+    assert (model.is_picture, model.grid, model.features) == (False, (1, 7), 5)
+
+
+def test_alternate_only_reorders_the_steps(device: str) -> None:
+    """Every second layer walks the grid column by column: the same layer, on the steps in that order."""
+    model = STG((2, 3, 1), 2, view="pixels", width=4, layers=2, alternate=True)
+    draw = Arrays(0, device=device)
+    params, h = draw_params(model, draw), draw.normal(2, 6, 4)
+    order = [0, 3, 1, 4, 2, 5]  # down the columns of a 2×3 grid
+    back = np.argsort(order)
+    by_hand = to_device(np.ascontiguousarray(to_host(h)[:, order]), device)
+    plain, _ = replace(model, alternate=False).layer_forward(by_hand, params, 1, None)
+    turned, _ = model.layer_forward(h, params, 1, None)
+    np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
+    first = to_device(np.ones((2, 6, 1)), device)
+    one, other = (m.layer_forward(first, params, 0, None)[0] for m in (model, replace(model, alternate=False)))
+    np.testing.assert_array_equal(to_host(one), to_host(other))
+
+
+# --- dropout, dtype, initial values -------------------------------------------------------------------------
+
+
+def test_dropout_is_for_training_only_and_follows_its_generator(device: str) -> None:
+    model = STG((6, 5), 3, width=8, dropout=0.5)
+    draw = Arrays(0, device=device)
+    x, params = draw.normal(4, 6, 5), draw_params(model, draw)
+    logits = partial(model.forward, x, params, {})
+
+    def train(seed: int) -> Array:
+        return to_host(logits(train=True, rng=np.random.default_rng(seed))[0])
+
+    plain = to_host(replace(model, dropout=0.0).forward(x, params, {})[0])
+    for evaluated in (logits()[0], logits(rng=np.random.default_rng(0))[0], logits(train=True)[0]):
+        np.testing.assert_array_equal(to_host(evaluated), plain)
+    np.testing.assert_array_equal(train(1), train(1))
+    assert (train(1) != train(2)).any()
+    assert (train(1) != plain).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_init(dtype: Any) -> None:
+    model = STG((4, 4, 1), 3, width=6, layers=2, recurrent=True, diagonal=True)
+    params, state = model.init(np.random.default_rng(3), dtype)
+    again, _ = model.init(np.random.default_rng(3), dtype)
+    assert params.flat.dtype == dtype
+    assert state == {}
+    np.testing.assert_array_equal(params.flat, again.flat)
+    roles = {entry.name: (entry.shape, entry.role) for entry in params.layout.entries}
+    assert roles["stm1.forward.W"] == ((4, 3), "matrix")
+    assert roles["stm2.backward.R"] == ((3, 3), "matrix")
+    assert roles["stm2.backward.w"] == ((9,), "vector")
+    assert roles["stm1.backward.b"] == ((12,), "vector")
+    assert (roles["head.W"], roles["head.b"]) == (((6, 3), "head"), ((3,), "vector"))
+    assert not params["head.b"].any()
+
+
+@pytest.mark.parametrize(("length", "longest"), [(0.0, 50.0), (8.0, 8.0)])
+def test_time_scales_reach_to_the_expected_length(length: float, longest: float) -> None:
+    model = STG((50, 2), 2, width=2000, layers=1, length=length)
+    b_u = model.init(np.random.default_rng(0), np.float64)[0]["stm1.forward.b"][1000:2000]
+    tau = 1 + np.exp(-b_u)
+    assert tau.min() >= 2
+    assert 0.95 * longest < tau.max() <= longest * (1 + 1e-12)
+
+
+def test_a_new_model_is_undecided(device: str) -> None:
+    """Its classes are about equally likely, so that training starts from a loss near log C."""
+    model = STG((8, 8, 3), 10, width=32, layers=4)
+    params, _ = model.init(np.random.default_rng(0))
+    params = params.with_flat(to_device(params.flat, device))
+    logits, _, _ = model.forward(Arrays(0, np.float32, device=device).normal(50, 8, 8, 3), params, {})
+    loss = -to_host(log_softmax(logits)).mean()
+    assert loss < 2 * np.log(10)
+
+
+# --- fields that do not fit ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"view": "columns"}, "view is one of rows, patches, pixels and pool one of mean, last"),
+        ({"pool": "max"}, "view is one of rows, patches, pixels and pool one of mean, last"),
+        ({"input_shape": (4,)}, r"input_shape is \(height, width, c\) or \(T, D\), got \(4,\)"),
+        ({"input_shape": (4, 4, 3, 1)}, "input_shape is"),
+        ({"input_shape": (4, 0, 3)}, "input_shape is"),
+        ({"classes": 0}, "classes, width, layers and patch must be at least 1"),
+        ({"width": 0}, "must be at least 1"),
+        ({"layers": 0}, "must be at least 1"),
+        ({"patch": (0, 2)}, "must be at least 1"),
+        ({"width": 7}, "width 7 cannot be halved between two directions"),
+        ({"dropout": 1.0}, r"dropout is a probability below 1, got 1\.0"),
+        ({"dropout": -0.1}, r"dropout is a probability below 1, got -0\.1"),
+        ({"view": "patches", "patch": (3, 2)}, r"patches of \(3, 2\) do not divide a picture of \(4, 4\)"),
+        ({"view": "patches", "patch": (2, 3)}, r"patches of \(2, 3\) do not divide a picture of \(4, 4\)"),
+    ],
+)
+def test_fields_that_do_not_fit(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(STG((4, 4, 3), 10), **fields)
+
+
+def test_fields_at_their_limits() -> None:
+    STG((1, 1), 1, width=1, layers=1, bidirectional=False)
+    STG((3, 3, 1), 1, patch=(2, 2), view="rows")  # the patch counts for the view "patches" only
+    STG((5, 3), 2, patch=(2, 2), view="patches")  # and a sequence has none

@@ -1,0 +1,120 @@
+"""PyTorch's autograd as an independent oracle of the backwards: the forward alone, written once more in its terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np import stm
+from stg_np.models.base import loss_and_grad
+from stg_np.models.stg import STG
+from stg_np.ops.activations import IDENTITY, TANH
+from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.params import Params
+from stg_np.stm import STMParams
+from tests.strategies import SEEDS, STM_SIZES, Arrays, B, C, STMSizes, examples
+
+torch: Any = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
+
+
+def leaf(array: Any) -> Any:
+    """The same numbers as a float64 tensor with a gradient."""
+    return None if array is None else torch.tensor(np.array(array), requires_grad=True)
+
+
+def stm_by_torch(x: Any, m: Any, params: Any, tanh: bool) -> tuple[Any, Any]:
+    """The equations of the layer, a step at a time, one gate at a time."""
+    W, b, R, w = params
+    size, outputs = m.shape[1], []
+    for t in range(x.shape[1]):
+        products = x[:, t] @ W if R is None else x[:, t] @ W + m @ R
+        if w is None:
+            a_i, a_u, a_o, a_z = (products + b).split(size, 1)
+        else:
+            a_z = products + b[3 * size :]
+            a_i, a_u, a_o = (w_g * a_z + b_g for w_g, b_g in zip(w.split(size), b[: 3 * size].split(size)))
+        z = torch.tanh(a_z) if tanh else a_z
+        u = torch.sigmoid(a_u)
+        m = (1 - u) * m + u * torch.sigmoid(a_i) * z
+        outputs.append(torch.sigmoid(a_o) * m)
+    return torch.stack(outputs, 1), m
+
+
+@examples(0.5)
+@given(
+    seed=SEEDS, sizes=STM_SIZES, recurrent=st.booleans(), diagonal=st.booleans(), tanh=st.booleans(), fast=st.booleans()
+)
+def test_stm(seed: int, sizes: STMSizes, recurrent: bool, diagonal: bool, tanh: bool, fast: bool) -> None:
+    from stg_np import fast as fast_path
+
+    b, t, d, h = sizes
+    draw = Arrays(seed)
+    x, m_0, params = draw.normal(b, t, d), draw.normal(b, h), draw.stm(d, h, recurrent=recurrent, diagonal=diagonal)
+    dy, dm_T = draw.normal(b, t, h), draw.normal(b, h)
+    plain = fast_path if fast else stm
+    pair: Any = (plain.stm_forward, plain.stm_backward)
+    forward, backward = (stm.stm_recurrent_forward, stm.stm_recurrent_backward) if recurrent else pair
+    (y, m_T), cache = forward(x, m_0, params, phi_z=TANH if tanh else IDENTITY)
+    dx, dm_0, dparams = backward(dy, dm_T, cache, params)
+    tensors: Any = leaf(x), leaf(m_0), STMParams(*map(leaf, params))
+    y_torch, m_torch = stm_by_torch(tensors[0], tensors[1], tensors[2], tanh)
+    ((y_torch * torch.tensor(dy)).sum() + (m_torch * torch.tensor(dm_T)).sum()).backward()
+    mine = (y, m_T, dx, dm_0, *dparams)
+    theirs = (y_torch.detach(), m_torch.detach(), tensors[0].grad, tensors[1].grad)
+    for one, other in zip(mine, (*theirs, *(None if tensor is None else tensor.grad for tensor in tensors[2]))):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-9, atol=1e-10)
+
+
+@examples(0.5)
+@given(seed=SEEDS, b=B, c=C, smoothing=st.sampled_from((0.0, 0.1, 1.0)))
+def test_cross_entropy(seed: int, b: int, c: int, smoothing: float) -> None:
+    draw = Arrays(seed)
+    logits, labels, dlosses = draw.normal(b, c), draw.labels(c, b), draw.normal(b)
+    losses, cache = cross_entropy_forward(logits, labels, label_smoothing=smoothing)
+    tensor = leaf(logits)
+    theirs = torch.nn.functional.cross_entropy(
+        tensor, torch.tensor(labels), reduction="none", label_smoothing=smoothing
+    )
+    theirs.backward(torch.tensor(dlosses.copy()))
+    np.testing.assert_allclose(losses, theirs.detach().numpy(), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(cross_entropy_backward(dlosses, cache), tensor.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@examples(0.2)
+@given(seed=SEEDS, recurrent=st.booleans(), diagonal=st.booleans(), last=st.booleans())
+def test_the_whole_model(seed: int, recurrent: bool, diagonal: bool, last: bool) -> None:
+    """Both directions, three layers with their norms and sums, pooling, head, smoothed loss."""
+    model = STG((4, 3), 3, width=4, layers=3, recurrent=recurrent, diagonal=diagonal, pool="last" if last else "mean")
+    draw = Arrays(seed)
+    layout = model.init(np.random.default_rng(0))[0].layout
+    params = Params(layout, draw.uniform(-1, 1, layout.size))
+    x, labels = draw.normal(5, 4, 3), draw.labels(3, 5)
+    mine = loss_and_grad(model, params, {}, x, labels, weight=0.2, label_smoothing=0.1)
+    flat = leaf(params.flat)
+    named = {name: flat[layout.slices[name]].reshape(layout.shapes[name]) for name in layout.shapes}
+
+    def norm(h: Any) -> Any:
+        return torch.nn.functional.rms_norm(h, h.shape[-1:], eps=1e-5)
+
+    h = torch.tensor(x.copy())
+    for layer in range(3):
+        read, outputs = h if layer == 0 else norm(h), []
+        for direction in ("forward", "backward"):
+            group = [named.get(f"stm{layer + 1}.{direction}.{field}") for field in STMParams._fields]
+            walked = read if direction == "forward" else read.flip(1)
+            y, _ = stm_by_torch(walked, torch.zeros(5, 2, dtype=torch.float64), group, tanh=True)
+            outputs.append(y if direction == "forward" else y.flip(1))
+        h = torch.cat(outputs, -1) if layer == 0 else h + torch.cat(outputs, -1)
+    h = norm(h)
+    pooled = torch.cat([h[:, -1, :2], h[:, 0, 2:]], -1) if last else h.mean(1)
+    logits = pooled @ named["head.W"] + named["head.b"]
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), label_smoothing=0.1)
+    loss.backward()
+    np.testing.assert_allclose(mine.loss, loss.item(), rtol=1e-10)
+    np.testing.assert_allclose(mine.grads.flat, flat.grad.numpy(), rtol=1e-8, atol=1e-11)
