@@ -1,0 +1,92 @@
+"""The layer on a GPU: achieved rate and bandwidth beside those of a plain product and a plain copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from stg_np.backend import array_module, synchronize, to_device
+from stg_np.bench.cases import LayerCase
+from stg_np.models.stg import stm_pair
+from stg_np.stm import STMParams
+
+REPEATS = 20
+
+
+def cuda_section(layers: Sequence[LayerCase]) -> dict[str, Any]:
+    """Ceilings of the device, and each layer's forward and backward.
+
+    ``bytes`` is what the scan's kernels must move (:func:`stg_np.kernels.traffic_bytes`) and what the three products
+    must read and write; ``gflops`` counts the products alone. Both are over the time of everything.
+
+    Raises:
+        DeviceError: if there is no usable device.
+    """
+    xp = array_module("cuda")
+    properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())
+    return {
+        "device": properties["name"].decode(),
+        "cupy": xp.__version__,
+        "ceilings": ceilings(xp),
+        "layers": [layer_row(xp, case) for case in layers],
+    }
+
+
+def ceilings(xp: Any) -> dict[str, float]:
+    """The device's rates: a float32 product of 8192 × 8192 matrices, and a copy of 1 GiB."""
+    n = 8192
+    a = xp.ones((n, n), dtype=np.float32)
+    out = xp.empty_like(a)
+    source = xp.ones(1 << 27, dtype=np.float32)
+    target = xp.empty_like(source)
+    rate = 2e-9 * n**3 / seconds_of(lambda: xp.matmul(a, a, out=out), a)
+    bandwidth = 2e-9 * source.nbytes / seconds_of(lambda: xp.copyto(target, source), source)
+    return {"gflops": rate, "gigabytes_per_second": bandwidth}
+
+
+def layer_row(xp: Any, case: LayerCase) -> dict[str, Any]:
+    """Median seconds of one layer, and its rates."""
+    host_x, host_dy, host = case.draw()
+    x, dy, W, b = (to_device(array, "cuda") for array in (host_x, host_dy, host.W, host.b))
+    params, forward_backward = STMParams(W, b), stm_pair(xp, False)
+    nothing = xp.zeros((case.B, case.H), dtype=x.dtype)
+
+    def run() -> None:
+        _, cache = forward_backward[0](x, nothing, params)
+        forward_backward[1](dy, nothing, cache, params)
+
+    seconds = seconds_of(run, x)
+    moved, flops = needed_bytes(case), 24 * case.B * case.T * case.D * case.H
+    return {
+        "case": case._asdict(),
+        "label": case.label,
+        "seconds": seconds,
+        "bytes": moved,
+        "gigabytes_per_second": 1e-9 * moved / seconds,
+        "gflops": 1e-9 * flops / seconds,
+    }
+
+
+def needed_bytes(case: LayerCase) -> int:
+    """What kernels and products must read and write, every array once per kernel, in float32."""
+    from stg_np.kernels import traffic_bytes
+
+    products = 3 * 4 * case.B * case.T * (case.D + 4 * case.H)  # x W, da Wᵀ and xᵀ da: read and written
+    return int(sum(traffic_bytes(case.B, case.T, case.H, np.float32))) + products
+
+
+def seconds_of(run: Callable[[], Any], array: Any) -> float:
+    """Median seconds of a call, the wait for the device included; the first calls, which compile, are not counted."""
+    times = []
+    for number in range(REPEATS + 3):
+        synchronize(array)
+        began = perf_counter()
+        run()
+        synchronize(array)
+        if number >= 3:
+            times.append(perf_counter() - began)
+    return median(times)

@@ -1,0 +1,194 @@
+"""The peers in PyTorch: its own LSTM and GRU, and the STM and the STG as a PyTorch programmer would write them.
+
+Autograd does the backward, which is what the comparison is about. The loop over the steps takes ``unbind`` and
+``lerp``, the quickest ways to say it: indexing would write a whole gradient of zeros per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from stg_np.backend import Array
+from stg_np.bench.cases import LayerCase, StepCase
+from stg_np.bench.subjects import Subject
+from stg_np.models.stg import STG, layer_name
+
+COMPILED_STEPS = 16
+
+
+def library(threads: int) -> Any:
+    """PyTorch on so many threads (typed as Any: it need not be installed)."""
+    torch = import_module("torch")
+    torch.set_num_threads(threads)
+    return torch
+
+
+def lstm(case: LayerCase, threads: int) -> Subject:
+    """``torch.nn.LSTM``."""
+    return own_layer("LSTM", case, threads)
+
+
+def gru(case: LayerCase, threads: int) -> Subject:
+    """``torch.nn.GRU``."""
+    return own_layer("GRU", case, threads)
+
+
+def own_layer(kind: str, case: LayerCase, threads: int) -> Subject:
+    """A recurrent layer of PyTorch's own: forward, and the gradients of x and of all its parameters."""
+    torch = library(threads)
+    x, dy, _ = case.draw()
+    layer = getattr(torch.nn, kind)(case.D, case.H, batch_first=True)
+    x_, dy_ = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+    wanted = [x_, *layer.parameters()]
+
+    def run() -> Any:
+        y, _ = layer(x_)
+        return torch.autograd.grad(y, wanted, dy_)
+
+    return Subject(run, lambda returned: {})
+
+
+def eager(case: LayerCase | StepCase, threads: int) -> Subject:
+    """The STM layer, or the whole network, operation by operation."""
+    torch = library(threads)
+    if isinstance(case, StepCase):
+        return network_step(torch, case)
+    return layer_subject(torch, case, lambda x, W, b: stm(torch, x, W, b))
+
+
+def compiled(case: LayerCase, threads: int) -> Subject:
+    """The STM layer through ``torch.compile``, which unrolls the loop over the steps."""
+    torch = library(threads)
+    function = torch.compile(lambda x, W, b: stm(torch, x, W, b), dynamic=False)
+    return layer_subject(torch, case, function)
+
+
+def compiled_chunks(case: LayerCase, threads: int) -> Subject:
+    """A few steps through ``torch.compile``, called again and again: what compiles for any number of steps."""
+    torch = library(threads)
+    chunk = torch.compile(lambda x, m, W, b: stm_chunk(torch, x, m, W, b), dynamic=False)
+
+    def layer(x: Any, W: Any, b: Any) -> Any:
+        m, outputs = x.new_zeros(x.shape[0], W.shape[1] // 4), []
+        for part in x.split(COMPILED_STEPS, 1):
+            y, m = chunk(part, m, W, b)
+            outputs.append(y)
+        return torch.cat(outputs, 1)
+
+    return layer_subject(torch, case, layer)
+
+
+def layer_subject(torch: Any, case: LayerCase, layer: Callable[[Any, Any, Any], Any]) -> Subject:
+    """Forward and backward of ``layer(x, W, b)``."""
+    x, dy, params = case.draw()
+    dy_ = torch.from_numpy(dy)
+    wanted = [torch.from_numpy(array).requires_grad_() for array in (x, params.W, params.b)]
+
+    def run() -> Any:
+        y = layer(*wanted)
+        return y, *torch.autograd.grad(y, wanted, dy_)
+
+    def results(returned: Any) -> dict[str, Array]:
+        return {name: tensor.detach().numpy() for name, tensor in zip(("y", "dx", "dW", "db"), returned)}
+
+    return Subject(run, results)
+
+
+def stm(torch: Any, x: Any, W: Any, b: Any, w: Any = None, tanh_candidate: bool = True) -> Any:
+    """The layer of :func:`stg_np.stm.stm_forward` from a memory of zeros: y (B, T, H)."""
+    H = b.shape[0] // 4
+    y, _ = stm_chunk(torch, x, x.new_zeros(x.shape[0], H), W, b, w, tanh_candidate)
+    return y
+
+
+def stm_chunk(torch: Any, x: Any, m: Any, W: Any, b: Any, w: Any = None, tanh_candidate: bool = True) -> Any:
+    """The layer from a memory m (B, H): y (B, T, H), and the last memory."""
+    H = b.shape[0] // 4
+    linear = torch.nn.functional.linear
+    if w is None:
+        a_gates, a_z = linear(x, W.t(), b).split([3 * H, H], -1)
+    else:
+        a_z = linear(x, W.t(), b[3 * H :])
+        a_gates = torch.cat([a_z, a_z, a_z], -1) * w + b[: 3 * H]
+    i, u, o = torch.sigmoid(a_gates).chunk(3, -1)
+    v = i * (torch.tanh(a_z) if tanh_candidate else a_z)
+    memories = []
+    for u_t, v_t in zip(u.unbind(1), v.unbind(1)):
+        m = torch.lerp(m, v_t, u_t)  # (1 − u) m + u v
+        memories.append(m)
+    return o * torch.stack(memories, 1), m
+
+
+def network_step(torch: Any, case: StepCase) -> Subject:
+    """Loss and gradients of the same STG with the same parameters.
+
+    Raises:
+        NotImplementedError: for the recurrent form, which is not written here.
+    """
+    model, (x, labels, params, _) = case.model(), case.draw()
+    if model.recurrent:
+        raise NotImplementedError("the recurrent form is not written in PyTorch here")
+    weights = {name: torch.from_numpy(params[name].copy()).requires_grad_() for name in params}
+    x_, labels_ = torch.from_numpy(x), torch.from_numpy(labels)
+
+    def run() -> Any:
+        logits = network(torch, model, weights, x_)
+        loss = torch.nn.functional.cross_entropy(logits, labels_, label_smoothing=case.label_smoothing)
+        return loss, *torch.autograd.grad(loss, list(weights.values()))
+
+    def results(returned: Any) -> dict[str, Array]:
+        return {name: np.asarray(tensor.detach()) for name, tensor in zip(("loss", *weights), returned)}
+
+    return Subject(run, results)
+
+
+def network(torch: Any, model: STG, weights: dict[str, Any], x: Any) -> Any:
+    """The logits (B, C): the lines of ``STG.forward``."""
+    h = patches(x, *model.patch_size) if model.is_picture else x
+    for layer in range(model.layers):
+        turn = model.alternate and layer % 2 == 1
+        read = h if layer == 0 else rms_norm(h)
+        read = transpose_grid(read, model.grid) if turn else read
+        walks = []
+        for direction in model.directions:
+            W, b, w = (weights.get(f"{layer_name(layer, direction)}.{field}") for field in "Wbw")
+            flip = direction == "backward"
+            y = stm(torch, read.flip(1) if flip else read, W, b, w, model.tanh_candidate)
+            walks.append(y.flip(1) if flip else y)
+        y = torch.cat(walks, -1)
+        y = transpose_grid(y, model.grid[::-1]) if turn else y
+        h = y if layer == 0 else h + y
+    h = rms_norm(h)
+    H = model.memory_width
+    pooled = h.mean(1) if model.pool == "mean" else torch.cat([h[:, -1, :H], h[:, 0, H:]], -1)
+    return pooled @ weights["head.W"] + weights["head.b"]
+
+
+def rms_norm(h: Any) -> Any:
+    """As :mod:`stg_np.ops.norm`."""
+    return h * (h.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+
+
+def patches(x: Any, patch_height: int, patch_width: int) -> Any:
+    """As :mod:`stg_np.ops.views`."""
+    B, height, width, c = x.shape
+    grid = x.reshape(B, height // patch_height, patch_height, width // patch_width, patch_width, c)
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(B, -1, patch_height * patch_width * c)
+
+
+def transpose_grid(x: Any, grid: tuple[int, int]) -> Any:
+    """As :mod:`stg_np.ops.views`."""
+    B, T, D = x.shape
+    return x.reshape(B, *grid, D).transpose(1, 2).reshape(B, T, D)
+
+
+def facts() -> dict[str, str]:
+    """Version and BLAS."""
+    torch = import_module("torch")
+    blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
+    recurrent = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"
+    return {"torch": torch.__version__, "BLAS of torch": f"{blas}, {recurrent}"}
