@@ -64,6 +64,15 @@ examples:
   stg-np data verify cifar10 --data-dir DIR  exit code 1 where a byte is not the publisher's
 """
 
+BENCH_EPILOG = """\
+What is not installed among torch and jax is left out with a note. Let nothing else run meanwhile.
+
+examples:
+  stg-np bench --quick                                  tiny sizes: a try-out in a minute, no measurement
+  stg-np bench --out benchmarks/results                 everything, about ten minutes
+  stg-np bench --only layer --peers torch-lstm,jax-scan
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """Complains in one line; keeps the line breaks of examples and shows defaults."""
@@ -98,6 +107,7 @@ def make_parser() -> Parser:
     add_predict(commands)
     add_gradcheck(commands)
     add_data(commands)
+    add_bench(commands)
     add_summary(commands, list(PRESETS))
     add_command(commands, "info", "inspect:info", "versions, BLAS, threads and devices of this machine")
     return parser
@@ -194,6 +204,21 @@ def add_summary(commands: Any, presets: list[str]) -> None:
     which.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a trained model")
     names = f"an untrained model: {', '.join(presets)} (default: digits)"
     which.add_argument("--preset", choices=presets, metavar="NAME", help=names)
+
+
+def add_bench(commands: Any) -> None:
+    """``stg-np bench``."""
+    about = "speed beside peers that are installed, the distance to the machine's limit, and how cost grows"
+    parser = add_command(commands, "bench", "bench:bench", about, BENCH_EPILOG)
+    sections = ("layer", "step", "workers", "growth")
+    parser.add_argument("--only", nargs="+", choices=sections, metavar="PART", help=", ".join(sections))
+    parser.add_argument("--peers", metavar="NAMES", help="with commas between, or none (default: all installed)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, and nothing that compiles for minutes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write tables, JSON and pictures there")
+    add_json(parser)
+    add_device(parser)
+    about = "threads on every side (default: one per core)"
+    parser.add_argument("--workers", type=whole(1), metavar="N", help=about)
 
 
 def add_checkpoint(parser: Any) -> None:

@@ -33,6 +33,7 @@ ORDER = [
     {"train"},
     {"presets"},
     {"checks", "plots", "run_folder", "summary"},
+    {"bench"},
     {"commands"},
     {"cli"},
     {"__main__"},
