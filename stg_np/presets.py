@@ -33,8 +33,8 @@ PRESETS = {
     "fashion-rows": Preset(
         "fashion-mnist",
         "28 rows of 28 pixels, one row a step",
-        {"view": "rows", "width": 128, "layers": 3},
-        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2, shift_padding="zero"),
+        {"view": "rows", "width": 160, "layers": 3},
+        TrainConfig(epochs=15, learning_rate=0.01, flip=True, shift=2, shift_padding="zero"),
     ),
     "cifar10-rows": Preset(
         "cifar10",
