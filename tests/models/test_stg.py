@@ -66,10 +66,11 @@ def pair_of(model: STG, x: Array) -> tuple[Callable[..., Any], Callable[..., Any
 @examples(0.2)
 @given(model=models(), seed=SEEDS, b=B)
 def test_gradient(device: str, model: STG, seed: int, b: int) -> None:
+    """In float64 alone: the norm of two channels near zero magnifies the rounding of float32 without a bound."""
     draw = Arrays(seed, device=device)
     x = draw.normal(b, *model.input_shape)
     check_pair(
-        *pair_of(model, x), {"params": draw_params(model, draw)}, seed=seed, directions=1, jacobian=False
+        *pair_of(model, x), {"params": draw_params(model, draw)}, seed=seed, directions=1, jacobian=False, float32=False
     ).assert_ok()
 
 
