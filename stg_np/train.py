@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.data.augment import normalise, random_flip, random_shift
+from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import LossAndGrad, Model, loss_and_grad
 from stg_np.optim import OPTIMIZERS, SCHEDULES, Moments, Optimizer, clip_by_norm
@@ -36,7 +36,7 @@ class TrainConfig:
         schedule: ``cosine`` or ``linear``, after a linear ``warmup`` (fraction of all steps).
         label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
         flip: mirror pictures at random. shift: move them by up to so many pixels; ``shift_padding``: what comes in
-            at the border, ``reflect`` or ``zero``.
+            at the border, ``reflect`` or ``zero``. rotate: turn them by up to so many degrees.
         seed: of the parameters, the order, the augmentation and the validation split.
     """
 
@@ -53,6 +53,7 @@ class TrainConfig:
     flip: bool = False
     shift: int = 0
     shift_padding: Literal["reflect", "zero"] = "reflect"
+    rotate: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,6 +147,8 @@ def initial_state(run: Run) -> TrainState:
 def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -> Array:
     """Pixels (B, height, width, c) as the model's input on the device; with an ``rng``, augmented first."""
     if rng is not None:
+        if run.config.rotate:
+            pictures = random_rotation(pictures, rng, run.config.rotate)
         if run.config.shift:
             pictures = random_shift(pictures, rng, run.config.shift, run.config.shift_padding)
         if run.config.flip:

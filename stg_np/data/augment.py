@@ -79,6 +79,36 @@ def random_shift(
     return shifted
 
 
+def random_rotation(images: Array, rng: np.random.Generator, degrees: float) -> Array:
+    """Turn each picture about its centre by −degrees … +degrees; bilinear, zeros from outside.
+
+    Raises:
+        ValueError: if ``degrees`` is negative.
+    """
+    if degrees < 0:
+        raise ValueError(f"cannot turn pictures by up to {degrees} degrees")
+    batch, height, width, _ = images.shape
+    angle = np.deg2rad(rng.uniform(-degrees, degrees, (batch, 1, 1)))
+    y, x = np.mgrid[:height, :width]
+    y, x = y - (height - 1) / 2, x - (width - 1) / 2
+    source_y = np.cos(angle) * y + np.sin(angle) * x + (height - 1) / 2  # (batch, height, width)
+    source_x = np.cos(angle) * x - np.sin(angle) * y + (width - 1) / 2
+    top, left = np.floor(source_y).astype(int), np.floor(source_x).astype(int)
+    down, right = source_y - top, source_x - left  # how far beyond the pixel above, to the left
+    turned = np.zeros(images.shape)
+    picture = np.arange(batch)[:, None, None]
+    for row, column, weight in (
+        (top, left, (1 - down) * (1 - right)),
+        (top, left + 1, (1 - down) * right),
+        (top + 1, left, down * (1 - right)),
+        (top + 1, left + 1, down * right),
+    ):
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        pixels = images[picture, row.clip(0, height - 1), column.clip(0, width - 1)]
+        turned += (weight * inside)[..., None] * pixels
+    return (np.rint(turned) if images.dtype.kind in "iu" else turned).astype(images.dtype)
+
+
 def cutout(images: Array, rng: np.random.Generator, size: int) -> Array:
     """Put a square of ``size × size`` zeros somewhere on each picture (DeVries & Taylor 2017, arXiv:1708.04552).
 

@@ -16,6 +16,7 @@ from stg_np.data.augment import (
     cutout,
     normalise,
     random_flip,
+    random_rotation,
     random_shift,
     validation_split,
 )
@@ -103,6 +104,31 @@ def test_cutout_blanks_one_rectangle_and_nothing_else(images: Array, seed: int, 
             assert side.sum() == size or side[0] or side[-1]
             assert (np.diff(np.flatnonzero(side)) == 1).all()
         assert blank.any() == (size > 0)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 2**32 - 1), st.floats(0, 180))
+def test_a_rotation_is_scipys(height: int, width: int, seed: int, degrees: float) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy, the oracle, is not installed")
+    images = np.random.default_rng(seed).standard_normal((3, height, width, 2))
+    turned = random_rotation(images, np.random.default_rng(seed), degrees)
+    angles = np.random.default_rng(seed).uniform(-degrees, degrees, 3)
+    for image, angle, got in zip(images, angles, turned):
+        wanted = ndimage.rotate(image, angle, reshape=False, order=1, mode="grid-constant")
+        np.testing.assert_allclose(got, wanted, atol=1e-9)
+
+
+def test_a_rotation_of_integers_is_rounded_and_by_nothing_changes_nothing() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(random_rotation(images, np.random.default_rng(0), 0), images)
+    exact = random_rotation(images.astype(float), np.random.default_rng(1), 20)
+    turned = random_rotation(images, np.random.default_rng(1), 20)
+    assert turned.dtype == np.uint8
+    assert np.abs(turned - exact).max() <= 0.5 + 1e-9
+
+
+def test_a_negative_rotation_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot turn"):
+        random_rotation(np.zeros((1, 2, 2, 1)), np.random.default_rng(0), -1)
 
 
 def test_a_square_without_a_size_is_refused() -> None:
