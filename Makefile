@@ -8,7 +8,7 @@ train: .venv/train.done  ## train the network on the bundled digits: offline, un
 	$(BIN)/stg-np train --overwrite
 
 test: .venv/test.done  ## the test suite (under 5 minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-thorough: .venv/test.done  ## the same tests with many more random examples (some 20 minutes)
 	STG_NP_PROFILE=thorough $(BIN)/python -m pytest
