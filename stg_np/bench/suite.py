@@ -41,7 +41,7 @@ class Options:
     workers: int
     peers: tuple[str, ...]
     quick: bool = False
-    rounds: int = 9
+    rounds: int = 7
     seconds: float = 0.3
     say: Callable[[str], None] = lambda line: None
     compile_limit: float = COMPILE_LIMIT
@@ -170,7 +170,7 @@ def prepare_peer(
         for steps, seconds in compiled.items():
             if seconds * case.T / steps > limit:
                 took = f"took {seconds:.0f} s" if seconds < limit else f"did not compile in {limit:.0f} s"
-                raise BenchError(f"not tried: {steps} steps {took}")
+                raise BenchError(f"not tried: {steps} steps {took}, and these are {case.T}")
     try:
         seconds = prepared(remote, case, limit)
     except BenchError:

@@ -21,6 +21,8 @@ def bench(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
     workers = checked_device(device, args.workers)
     options = make_options(workers, chosen_peers(args.peers), args.quick, say)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)  # now, rather than after ten minutes
     if device == "cuda":
         from stg_np.bench.cuda import cuda_section
 
@@ -81,7 +83,6 @@ def write(report: dict[str, Any], folder: Path) -> None:
     """``speed.md``, ``.json``, ``.png`` and the same of growth, as far as they were measured."""
     from stg_np.bench.report import growth_png, speed_png
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in documents(report).items():
         (folder / name).write_text(text, encoding="utf-8")
     speed = {name: value for name, value in report.items() if name != "growth"}
