@@ -4,9 +4,9 @@
 
 Two splits. *Last 360*: the test pictures are the last 360 in file order, drawn by other writers than the first
 ones; what a method makes of handwriting that it has not seen. *Random*: 360 drawn at random (stratified), so the same
-writers stand on both sides; one split per seed. Each STG is trained by the command line in a process of its own, with default options: a
-tenth of the training pictures is held out to choose the epoch. The others (scikit-learn) train on all 1,437 training
-pictures, with the settings that are printed.
+writers stand on both sides; one split per seed. Each STG is trained by the command line in a process of its own, with
+default options: a tenth of the training pictures is held out to choose the epoch. The others (scikit-learn) train on
+all 1,437 training pictures, with the settings that are printed.
 """
 
 from __future__ import annotations
