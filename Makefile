@@ -1,8 +1,10 @@
 # `make train` and `make test` need Python 3.11 or newer and nothing else; both make their own .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+MATHS_TESTS := tests/ops tests/models $(patsubst %,tests/test_%.py,\
+	backend params stm fast fast_conv kernels optim parallel evaluate train gradcheck checks)
 
-.PHONY: train test test-thorough test-torch test-gpu lint types check clean
+.PHONY: train test test-thorough test-torch test-gpu coverage lint types check clean
 
 train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
 	$(BIN)/stg-np train --overwrite
@@ -19,6 +21,13 @@ test-torch: .venv/test.done  ## compare with PyTorch's autograd as well (install
 
 test-gpu: .venv/test.done  ## the same tests on a real GPU (install an extra first: pip install -e '.[cuda13]')
 	STG_NP_REQUIRE_GPU=1 $(BIN)/python -m pytest --device cuda
+
+# Hypothesis's seed is fixed, so that the same lines are reached every time.
+coverage: .venv/test.done  ## lines and branches of the mathematics that the tests reach: fails below 100 %
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --hypothesis-seed 0 $(MATHS_TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
@@ -40,4 +49,4 @@ check: lint types test  ## everything that continuous integration asks
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
