@@ -28,7 +28,9 @@ PRESETS = {
         "digits",
         "8×8 digits as 16 patches of 2×2; the bundled data, well under a minute",
         {"view": "patches", "patch": (2, 2), "width": 96, "layers": 3, "alternate": True},
-        TrainConfig(epochs=40, batch_size=32, group_size=16, learning_rate=0.01, shift=1, shift_padding="zero"),
+        TrainConfig(
+            epochs=40, batch_size=32, group_size=16, learning_rate=0.01, rotate=15, shift=1, shift_padding="zero"
+        ),
     ),
     "fashion-rows": Preset(
         "fashion-mnist",
