@@ -97,9 +97,7 @@ def to_device(array: Array, device: str) -> Array:
 
 def to_host(array: Any) -> Array:
     """Return ``array`` as a NumPy array (same shape and dtype); copies only from a device."""
-    if isinstance(array, (np.ndarray, np.generic)):
-        return np.asarray(array)
-    if get_xp(array) is np:  # pragma: no cover - get_xp has already raised for anything else
+    if get_xp(array) is np:
         return np.asarray(array)
     host: Array = array.get()
     return host

@@ -356,8 +356,10 @@ class _Point:
         def leaf(key: str, array: Array) -> Array:
             if array.dtype.kind != "f":
                 return _read_only(array)
-            if theta is None or key not in self.slices:
+            if theta is None:
                 return _read_only(array.astype(self.dtype, copy=False))
+            if key not in self.slices:  # frozen: it shares the vector of Params, and so the dtype, with the others
+                return _read_only(array.astype(theta.dtype, copy=False))
             return _read_only(self.xp.asarray(theta[self.slices[key]].reshape(self.shapes[key])))
 
         arguments: dict[str, Tree] = _rebuild(self.inputs, leaf)

@@ -412,6 +412,26 @@ def test_nan_beside_the_point_fails() -> None:
     wrong(check_pair(forward, lambda dy, x: dy, {"x": np.ones(2)}), "nan")
 
 
+def test_partial_derivatives_that_all_exist_are_not_yet_a_gradient() -> None:
+    """Along each argument alone both functions are constant at 0; only a direction over both tells."""
+
+    def rational(x: Array, y: Array) -> tuple[Array, Array]:
+        squares = x**2 + y**2
+        return x**2 * y / np.where(squares == 0, 1, squares), x
+
+    def lesser(x: Array, y: Array) -> tuple[Array, Array]:
+        return np.minimum(abs(x), abs(y)), x
+
+    def zero(dy: Array, x: Array) -> tuple[Array, Array]:
+        return 0 * x, 0 * x
+
+    origin = {"x": np.array(0.0), "y": np.array(0.0)}
+    wrong(check_pair(rational, zero, origin), "a direction over (all): numeric ")
+    report = check_pair(lesser, zero, origin)
+    assert report.status == "kink"
+    assert "a direction over (all) jumps from " in str(report)
+
+
 @pytest.mark.parametrize("jacobian", [True, False])
 def test_a_small_gradient_is_not_hidden_by_a_large_one(jacobian: bool) -> None:
     def forward(big: Array, small: Array) -> tuple[Array, Any]:

@@ -341,6 +341,24 @@ def test_the_launch_covers_every_cell_and_leaves_an_empty_batch_alone(monkeypatc
     ]
 
 
+def test_a_variant_is_compiled_once_from_the_source_with_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[dict[str, Any]] = []
+
+    def raw_module(**request: Any) -> SimpleNamespace:
+        requests.append(request)
+        return SimpleNamespace()
+
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=raw_module))
+    kernels.compiled.cache_clear()
+    try:
+        full, diagonal, again = (kernels.compiled(kernels.VARIANTS[number]) for number in (0, -1, 0))
+    finally:
+        kernels.compiled.cache_clear()  # nobody else may be given these
+    assert again is full is not diagonal
+    options = [("-DREAL=float", "-DDIAGONAL=0", "-DTANH=0"), ("-DREAL=double", "-DDIAGONAL=1", "-DTANH=1")]
+    assert requests == [{"code": kernels.SOURCE, "options": (*defined, "-std=c++17")} for defined in options]
+
+
 def test_the_compile_script_says_what_it_did_or_what_is_missing() -> None:
     """It compiles where CuPy and its compiler are installed, without a GPU; elsewhere one line and exit code 2."""
     command = [sys.executable, "-m", "benchmarks.compile_kernels"]

@@ -15,7 +15,7 @@ import pytest
 
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
-from stg_np.data.augment import normalise, random_flip, random_shift
+from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
@@ -390,7 +390,7 @@ class Recorder(STG):
 
 def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: str) -> None:
     model = Recorder((8, 8, 1), 4)
-    run = make_run(model=model, device=device, seed=7)
+    run = make_run(model=model, device=device, seed=7, rotate=20.0)
     now = initial_state(run)._replace(step=3)
     batch = np.random.default_rng(0).permutation(50)[:16]
     with Workers(1) as workers:
@@ -399,7 +399,8 @@ def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: 
     assert len(model.inputs) == 3
     for number, (group, x) in enumerate(zip(groups, model.inputs)):
         rng = np.random.default_rng([7, 3, number])
-        expected = random_flip(random_shift(run.train.images[group], rng, 1, "reflect"), rng)
+        rotated = random_rotation(run.train.images[group], rng, 20.0)
+        expected = random_flip(random_shift(rotated, rng, 1, "reflect"), rng)
         np.testing.assert_array_equal(x, normalise(expected, *SCALING))
 
 
