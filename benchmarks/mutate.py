@@ -1,13 +1,19 @@
-"""Mutation testing: change one thing in the source, and see whether a test notices.
+"""Mutation testing: change one thing in the source, and see whether anything notices.
 
-    python benchmarks/mutate.py --module stg_np/stm.py --tests "tests/test_stm.py" --out benchmarks/results/mutation.md
+    python -m benchmarks.mutate --out benchmarks/results/mutation.md
+    python -m benchmarks.mutate --module stg_np/stm.py --functions scan
 
 Every mutant is one edit of the syntax tree: an operator swapped, a term dropped, a constant or an index changed, a
 comparison flipped, ``.T`` removed, two arguments swapped, another axis, a statement deleted, a branch never taken.
-It is written into a private copy of the package, the tests run on it until the first failure, and the table says
-which mutants nobody noticed, with the line before and after. It exits with 1 if one survived.
+Everything is imported once; then each mutant has a process of its own, forked from this one, which puts the edited
+code into the very function object, so that whoever holds the function runs it. There it meets first the gradient
+checker, on the small pairs of ``stg_np.checks`` that call the function, and then the tests of its module
+(``stg_np/ops/conv.py`` is tested by ``tests/ops/test_conv.py``) until one fails. Hypothesis draws the same examples
+every time and shrinks nothing. What survives must be explained in ``benchmarks/equivalent_mutants.py``; the exit
+status is 1 if something is not. POSIX only.
 
-Why not mutmut: it knows nothing of ``.T``, axes and dropped terms, which are the errors of a hand-written backward.
+Why not mutmut: it knows nothing of ``.T``, axes and dropped terms, which are the errors of a hand-written backward;
+and a pytest process for each of 2,500 mutants takes hours.
 """
 
 from __future__ import annotations
@@ -15,22 +21,34 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import re
 import shlex
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from benchmarks.equivalent_mutants import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("stg_np", "tests", "tutorials", "benchmarks", "pyproject.toml", "README.md", "Makefile")
+MODULES = ("stg_np/ops/*.py", "stg_np/stm.py", "stg_np/fast.py", "stg_np/models/*.py", "stg_np/fast_conv.py")
+"""The modules with backward code."""
+MEMORY = 4 << 30
+"""Bytes a mutant may allocate."""
+BY_CHECKER, BY_TESTS, STOPPED, EXPLAINED, SURVIVED = OUTCOMES = (
+    "killed by the checker",
+    "killed by the tests",
+    "crashed or hung",
+    "equivalent",
+    "survived",
+)
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult},
     **{ast.FloorDiv: ast.Mult, ast.And: ast.Or, ast.Or: ast.And},
@@ -189,87 +207,181 @@ def _mutant(source: str, name: str, function: ast.FunctionDef, place: Place, kin
     return Mutant(kind, name, line, before[start].strip(), after[start].strip(), mutated)
 
 
-def run(mutant: Mutant | None, module: Path, tests: str, copy_of_root: Path, timeout: float) -> str:
-    """Run the tests in a copy of the checkout with the mutant in it: "killed", "survived" or "timed out"."""
-    original = (ROOT / module).read_text()
-    (copy_of_root / module).write_text(mutant.source if mutant else original)
-    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    environment = os.environ | threads | {"PYTHONPATH": str(copy_of_root), "CI": "1"}
+# --- one mutant in a process of its own ----------------------------------------------------------------------
+
+
+class Subject(NamedTuple):
+    """A module, its source, and the arguments of pytest that test it."""
+
+    path: Path
+    module: ModuleType
+    source: str
+    pytest: list[str]
+
+    @property
+    def name(self) -> str:
+        """As the table of equivalents has it."""
+        return self.module.__name__.removeprefix("stg_np.")
+
+
+def function_of(namespace: dict[str, Any], dotted: str) -> FunctionType:
+    """The function (or the getter of the property) with this dotted name."""
+    owner, *names = dotted.split(".")
+    value = namespace[owner]
+    for name in names:
+        value = vars(value)[name]
+    function: FunctionType = getattr(value, "fget", value)
+    return function
+
+
+def plant(mutant: Mutant, module: ModuleType) -> None:
+    """Give the living function the code and the defaults of the mutant."""
+    namespace: dict[str, Any] = {"__name__": module.__name__}
+    exec(compile(mutant.source, str(module.__file__), "exec", dont_inherit=True), namespace)
+    old, new = (function_of(names, mutant.function) for names in (vars(module), namespace))
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+
+
+def in_a_fork(work: Callable[[], int], timeout: float) -> int:
+    """Start ``work`` in a silent child, which exits with its result; returns the child's id."""
+    if child := os.fork():
+        return child
+    status = 255
     try:
-        done = subprocess.run(command, cwd=copy_of_root, env=environment, capture_output=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return "timed out"
+        import resource  # POSIX only
+
+        signal.alarm(round(timeout))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        status = work()
     finally:
-        (copy_of_root / module).write_text(original)
-    if mutant is None and done.returncode != 0:
-        raise SystemExit(f"the tests fail without any mutant:\n{done.stdout.decode()[-3000:]}{done.stderr.decode()}")
-    return "survived" if done.returncode == 0 else "killed"
+        os._exit(status)
 
 
-def table(module: Path, results: list[tuple[Mutant, str]], command: str) -> str:
-    """The report in Markdown: counts per function, and every survivor with its line before and after."""
-    counts = Counter((mutant.function, outcome) for mutant, outcome in results)
-    lines = [f"## `{module.as_posix()}`", "", f"`{command}`", ""]
-    lines += ["| function | mutants | killed | survived |", "| --- | --- | --- | --- |"]
-    for function in dict.fromkeys(mutant.function for mutant, _ in results):
-        survived = counts[function, "survived"]
-        total = sum(count for (name, _), count in counts.items() if name == function)
-        lines.append(f"| `{function}` | {total} | {total - survived} | {survived} |")
-    survivors = [mutant for mutant, outcome in results if outcome == "survived"]
-    lines += [f"| all | {len(results)} | {len(results) - len(survivors)} | {len(survivors)} |", ""]
-    for mutant in survivors:
-        lines += [f"* `{mutant.function}`, line {mutant.line}, {mutant.kind}:", "", "  ```diff"]
-        lines += [f"  - {mutant.before}", f"  + {mutant.after}", "  ```", ""]
-    return "\n".join(lines) + "\n"
+def outcome_of(mutant: Mutant, subject: Subject, noticed: Callable[[], bool]) -> int:
+    """The place in :data:`OUTCOMES`; ``noticed`` asks the checker."""
+    import pytest
+
+    try:
+        plant(mutant, subject.module)
+    except Exception:
+        return OUTCOMES.index(BY_TESTS)  # nobody could import it
+    if noticed():
+        return OUTCOMES.index(BY_CHECKER)
+    return OUTCOMES.index(BY_TESTS if pytest.main(subject.pytest) else SURVIVED)
+
+
+def outcomes(found: list[Mutant], subject: Subject, jobs: int, timeout: float) -> Iterator[tuple[int, str]]:
+    """The number of each mutant and what became of it, in the order in which they end."""
+    from tests.test_planted_errors import is_caught, pairs_for
+
+    pairs = {name: pairs_for(function_of(vars(subject.module), name)) for name in {m.function for m in found}}
+    for name, few in pairs.items():
+        if is_caught(few):
+            raise SystemExit(f"the checker complains of {name} without any mutant")
+    waiting, running = list(enumerate(found))[::-1], dict[int, int]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            number, mutant = waiting.pop()
+            few = pairs[mutant.function]
+            work = partial(outcome_of, mutant, subject, partial(is_caught, few))
+            running[in_a_fork(work, timeout)] = number
+        child, status = os.wait()
+        if child in running:
+            code = os.waitstatus_to_exitcode(status)
+            yield running.pop(child), OUTCOMES[code] if code in range(len(OUTCOMES)) else STOPPED
+
+
+def reason(mutant: Mutant, subject: Subject) -> str | None:
+    """Why the mutant is equivalent, if it is."""
+    edit = f"{subject.name}.{mutant.function}: {mutant.before} -> {mutant.after}"
+    return next((why for pattern, why in EQUIVALENT.items() if re.match(pattern, edit)), None)
+
+
+# --- all of them ---------------------------------------------------------------------------------------------
+
+
+def warm(path: Path, tests: str) -> Subject:
+    """Import a module and run its tests once; they must pass."""
+    import pytest
+
+    names = tests or str(Path("tests", *path.parts[1:-1], f"test_{path.name}"))
+    arguments = [
+        "-x",
+        "-q",
+        "--assert=plain",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        "-p",
+        "no:xdist",
+        *shlex.split(names),
+    ]
+    if pytest.main(arguments):
+        raise SystemExit(f"{names}: the tests fail without any mutant")
+    return Subject(path, importlib.import_module(".".join(path.with_suffix("").parts)), path.read_text(), arguments)
+
+
+def settle() -> None:
+    """One thread, since this process forks; and Hypothesis the same every time, without shrinking."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    from hypothesis import HealthCheck, Phase, settings
+
+    settings.register_profile(
+        "mutation", max_examples=50, derandomize=True, database=None, deadline=None,
+        phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    os.environ["STG_NP_PROFILE"] = "mutation"
+
+
+def report(results: dict[Path, Counter[str]], lines: list[str], seconds: float) -> str:
+    """The table in Markdown, and one line for each mutant that was not killed."""
+    command = f"python -m benchmarks.mutate {shlex.join(sys.argv[1:])}".strip()
+    text = ["# Mutants", "", f"`{command}` ({seconds / 60:.0f} minutes). What a mutant is, and what becomes of it:"]
+    text += ["[benchmarks/mutate.py](../mutate.py).", "", f"| module | mutants | {' | '.join(OUTCOMES)} |"]
+    text += ["| --- |" + " --- |" * (len(OUTCOMES) + 1)]
+    for name, counts in [*results.items(), ("all", sum(results.values(), Counter()))]:
+        row = [str(name), counts.total(), *(counts[outcome] for outcome in OUTCOMES)]
+        text.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join([*text, "", "## Not killed, and why", "", *(lines or ["None."])]) + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--module", type=Path, action="append", required=True, help="file to mutate; repeatable")
-    parser.add_argument("--tests", required=True, help="arguments of pytest, in one string")
+    parser.add_argument("--module", type=Path, action="append", help="file to mutate; repeatable (default: all)")
+    parser.add_argument("--tests", default="", help="arguments of pytest instead of the tests of the module")
     parser.add_argument("--functions", default="", help="only functions whose dotted name matches this pattern")
     parser.add_argument("--out", type=Path, help="Markdown file to write (default: standard output)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds per mutant; beyond it counts as killed")
     parser.add_argument("--every", type=int, default=1, help="try only every N-th mutant")
     options = parser.parse_args()
-    sections, survived = [], 0
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for number in range(options.jobs):
-            copies.put(_copy_of_root(Path(folder) / str(number)))
-
-        def outcome(module: Path, mutant: Mutant | None) -> str:
-            place = copies.get()
-            try:
-                return run(mutant, module, options.tests, place, options.timeout)
-            finally:
-                copies.put(place)
-
-        modules = [module.resolve().relative_to(ROOT) for module in options.module]
-        outcome(modules[0], None)
-        for module in modules:
-            found = list(mutants((ROOT / module).read_text(), options.functions))[:: options.every]
-            results = []
-            for mutant, result in zip(found, pool.map(lambda mutant, module=module: outcome(module, mutant), found)):
-                results.append((mutant, result))
-                print(f"{len(results)}/{len(found)} {module}:{mutant.line} {mutant.kind}: {result}", file=sys.stderr)
-            survived += sum(result == "survived" for _, result in results)
-            sections.append(table(module, results, f"python benchmarks/mutate.py {shlex.join(sys.argv[1:])}"))
-    text = "\n".join(sections)
+    started = time.monotonic()
+    os.chdir(ROOT)
+    settle()
+    every_module = [path.relative_to(ROOT) for pattern in MODULES for path in sorted(ROOT.glob(pattern))]
+    results, lines = {}, []
+    for path in options.module or [path for path in every_module if path.name != "__init__.py"]:
+        subject = warm(path.resolve().relative_to(ROOT), options.tests)
+        found = list(mutants(subject.source, options.functions))[:: options.every]
+        counts = results[subject.path] = Counter[str]()
+        explained = {}
+        for number, outcome in outcomes(found, subject, options.jobs, options.timeout):
+            mutant = found[number]
+            why = reason(mutant, subject) if outcome == SURVIVED else None
+            counts[EXPLAINED if why else outcome] += 1
+            if outcome == SURVIVED:
+                place = f"`{subject.path}:{mutant.line}`, {mutant.kind}: `{mutant.before}` → `{mutant.after}`"
+                explained[number] = f"* {place}: {why or '**SURVIVED**'}"
+                print(explained[number], file=sys.stderr)
+        print(f"{subject.path}: {dict(counts)}, {time.monotonic() - started:.0f} s", file=sys.stderr)
+        lines += [explained[number] for number in sorted(explained)]
+    text = report(results, lines, time.monotonic() - started)
     options.out.write_text(text) if options.out else print(text)
-    return 1 if survived else 0
-
-
-def _copy_of_root(folder: Path) -> Path:
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-        elif (ROOT / name).exists():
-            folder.mkdir(exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
+    return 1 if any(counts[SURVIVED] for counts in results.values()) else 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.mutate import mutants
+from benchmarks.mutate import in_a_fork, mutants, plant
+from stg_np.models import stg
+from stg_np.ops import norm
+
+ROOT = Path(__file__).parent.parent
 
 SOURCE = '''\
 def f_backward(dy, cache):
@@ -61,6 +71,58 @@ def test_every_mutant_is_one_edit_that_parses() -> None:
 
 
 def test_mutants_of_a_real_module_compile() -> None:
-    path = Path(__file__).parent.parent / "stg_np" / "ops" / "activations.py"
+    path = ROOT / "stg_np" / "ops" / "activations.py"
     for mutant in mutants(path.read_text()):
         compile(mutant.source, str(path), "exec")
+
+
+def exit_code(work: Callable[[], int], timeout: float = 60) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(in_a_fork(work, timeout), 0)[1])
+
+
+def test_whoever_holds_the_function_runs_the_mutant() -> None:
+    held = norm.rms_norm_forward
+
+    def epsilon_of_a_mutant() -> int:
+        for mutant in mutants(Path(str(norm.__file__)).read_text(), "rms_norm_forward"):
+            if "epsilon: float=1.1" in mutant.after:
+                plant(mutant, norm)
+        return round(held(np.zeros(1))[1].scale.item() ** -2 * 1e6)  # of zeros the scale is 1 / √ε
+
+    assert exit_code(epsilon_of_a_mutant) == 11
+    assert held(np.zeros(1))[1].scale.item() == pytest.approx(1e-5**-0.5)  # the mutant lived in the child only
+
+
+def test_a_property_can_be_mutated() -> None:
+    def columns() -> int:
+        for mutant in mutants(Path(str(stg.__file__)).read_text(), "is_picture"):
+            if mutant.after == "return len(self.input_shape) != 3":
+                plant(mutant, stg)
+        return stg.STG((4, 3), 2).is_picture
+
+    assert exit_code(columns) == 1
+
+
+def test_what_hangs_or_breaks_is_stopped() -> None:
+    assert exit_code(lambda: signal.sigwait([signal.SIGUSR1]), timeout=1) == -signal.SIGALRM
+    assert exit_code(lambda: 1 // 0) == 255
+
+
+def test_the_program(tmp_path: Path) -> None:
+    """Both stages on one function: nothing survives, and the tests alone notice what no gradient shows."""
+    out = tmp_path / "mutation.md"
+    options = [
+        "--module",
+        "stg_np/ops/activations.py",
+        "--functions",
+        "relu_backward",
+        "--jobs",
+        "1",
+        "--out",
+        str(out),
+    ]
+    subprocess.run([sys.executable, "-m", "benchmarks.mutate", *options], cwd=ROOT, check=True, capture_output=True)
+    total = next(line for line in out.read_text().splitlines() if line.startswith("| all |"))
+    mutants, by_checker, by_tests, crashed, equivalent, survived = map(int, total.split("|")[2:-1])
+    assert mutants == by_checker + by_tests
+    assert (by_tests, crashed, equivalent, survived) == (1, 0, 0, 0)

@@ -54,6 +54,15 @@ def test_rate_zero_changes_nothing(device: str) -> None:
     np.testing.assert_array_equal(to_host(forward(x, 0.0, 0)[0]), to_host(x))
 
 
+def test_rate_zero_keeps_even_a_draw_of_zero(device: str) -> None:
+    class DrawsZero(np.random.Generator):
+        def random(self, size: Any = None, dtype: Any = None, out: Any = None) -> Any:
+            return np.zeros(size, dtype)
+
+    y, _ = dropout_forward(to_device(np.ones(3), device), 0.0, DrawsZero(np.random.PCG64()))
+    assert to_host(y).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_the_generator_alone_decides_the_mask(device: str) -> None:
     """Drawn on the host, so every device and every dtype sees the same mask."""
     masks = [
@@ -62,6 +71,7 @@ def test_the_generator_alone_decides_the_mask(device: str) -> None:
     ]
     np.testing.assert_array_equal(masks[0], masks[1])
     np.testing.assert_array_equal(masks[0], masks[2])
+    np.testing.assert_array_equal(masks[0], np.random.default_rng(7).random((8, 9), np.float32) >= 0.5)
     other = to_host(forward(to_device(np.ones((8, 9)), device), 0.5, 8)[1]) != 0
     assert (masks[0] != other).any()
 

@@ -56,6 +56,14 @@ def test_values_are_those_of_the_definition(device: str, draw: Arrays, b: int, c
     np.testing.assert_allclose(to_host(losses), wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("leading", [(), (2, 3)])
+def test_log_softmax_goes_along_the_last_axis(device: str, leading: tuple[int, ...]) -> None:
+    x = Arrays(0, device=device).normal(*leading, 4)
+    wanted = to_host(x) - np.log(np.exp(to_host(x)).sum(-1, keepdims=True))
+    np.testing.assert_allclose(to_host(log_softmax(x)), wanted, rtol=1e-12)
+    assert (to_host(log_softmax(x * 1000)) > -1e4).all()  # the maximum of each was subtracted, not another's
+
+
 @given(draw=FLOAT64_ARRAYS, b=B, c=C, smoothing=SMOOTHING)
 def test_float32_is_float64_rounded(device: str, draw: Arrays, b: int, c: int, smoothing: float) -> None:
     logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)

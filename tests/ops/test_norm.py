@@ -58,3 +58,8 @@ def test_scale_does_not_matter_and_zeros_stay_zeros(device: str) -> None:
     zeros, cache = rms_norm_forward(0 * x)
     assert not to_host(zeros).any()
     assert np.isfinite(to_host(rms_norm_backward(x, cache))).all()
+
+
+def test_epsilon_is_a_hundred_thousandth(device: str) -> None:
+    _, cache = rms_norm_forward(to_device(np.zeros((2, 3)), device))
+    np.testing.assert_allclose(to_host(cache.scale), np.full((2, 1), 1e-5**-0.5), rtol=1e-12)
