@@ -7,8 +7,9 @@ Every mutant is one edit of the syntax tree: an operator swapped, a term dropped
 comparison flipped, ``.T`` removed, two arguments swapped, another axis, a statement deleted, a branch never taken.
 Everything is imported once; then each mutant has a process of its own, forked from this one, which puts the edited
 code into the very function object, so that whoever holds the function runs it. There it meets first the gradient
-checker, on the small pairs of ``stg_np.checks`` that call the function, and then the tests of its module
-(``stg_np/ops/conv.py`` is tested by ``tests/ops/test_conv.py``) until one fails. Hypothesis draws the same examples
+checker, on the small pairs of ``stg_np.checks`` that call the function, and then those tests of its module
+(``stg_np/ops/conv.py`` is tested by ``tests/ops/test_conv.py``) that call it, the quickest first, until one fails.
+Hypothesis draws the same examples
 every time and shrinks nothing. What survives must be explained in ``benchmarks/equivalent_mutants.py``; the exit
 status is 1 if something is not. POSIX only.
 
@@ -32,14 +33,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
+
+import pytest
 
 from benchmarks.equivalent_mutants import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("stg_np/ops/*.py", "stg_np/stm.py", "stg_np/fast.py", "stg_np/models/*.py", "stg_np/fast_conv.py")
 """The modules with backward code."""
+PYTEST = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:xdist")
 MEMORY = 4 << 30
 """Bytes a mutant may allocate."""
 BY_CHECKER, BY_TESTS, STOPPED, EXPLAINED, SURVIVED = OUTCOMES = (
@@ -211,12 +215,12 @@ def _mutant(source: str, name: str, function: ast.FunctionDef, place: Place, kin
 
 
 class Subject(NamedTuple):
-    """A module, its source, and the arguments of pytest that test it."""
+    """A module, its source, and which of its tests run which code, the quickest first."""
 
     path: Path
     module: ModuleType
     source: str
-    pytest: list[str]
+    tests: list[tuple[str, set[CodeType]]]
 
     @property
     def name(self) -> str:
@@ -260,33 +264,34 @@ def in_a_fork(work: Callable[[], int], timeout: float) -> int:
         os._exit(status)
 
 
-def outcome_of(mutant: Mutant, subject: Subject, noticed: Callable[[], bool]) -> int:
-    """The place in :data:`OUTCOMES`; ``noticed`` asks the checker."""
-    import pytest
+def outcome_of(mutant: Mutant, subject: Subject, pairs: list[Any], tests: list[str]) -> int:
+    """The place in :data:`OUTCOMES`; run in a child."""
+    from tests.test_planted_errors import is_caught
 
     try:
         plant(mutant, subject.module)
     except Exception:
         return OUTCOMES.index(BY_TESTS)  # nobody could import it
-    if noticed():
+    if is_caught(pairs):
         return OUTCOMES.index(BY_CHECKER)
-    return OUTCOMES.index(BY_TESTS if pytest.main(subject.pytest) else SURVIVED)
+    return OUTCOMES.index(BY_TESTS if tests and pytest.main([*PYTEST, *tests]) else SURVIVED)
 
 
 def outcomes(found: list[Mutant], subject: Subject, jobs: int, timeout: float) -> Iterator[tuple[int, str]]:
     """The number of each mutant and what became of it, in the order in which they end."""
     from tests.test_planted_errors import is_caught, pairs_for
 
-    pairs = {name: pairs_for(function_of(vars(subject.module), name)) for name in {m.function for m in found}}
-    for name, few in pairs.items():
-        if is_caught(few):
+    meets: dict[str, tuple[list[Any], list[str]]] = {}
+    for name in {mutant.function for mutant in found}:
+        function = function_of(vars(subject.module), name)
+        meets[name] = pairs_for(function), [test for test, ran in subject.tests if function.__code__ in ran]
+        if is_caught(meets[name][0]):
             raise SystemExit(f"the checker complains of {name} without any mutant")
     waiting, running = list(enumerate(found))[::-1], dict[int, int]()
     while waiting or running:
         while waiting and len(running) < jobs:
             number, mutant = waiting.pop()
-            few = pairs[mutant.function]
-            work = partial(outcome_of, mutant, subject, partial(is_caught, few))
+            work = partial(outcome_of, mutant, subject, *meets[mutant.function])
             running[in_a_fork(work, timeout)] = number
         child, status = os.wait()
         if child in running:
@@ -303,26 +308,32 @@ def reason(mutant: Mutant, subject: Subject) -> str | None:
 # --- all of them ---------------------------------------------------------------------------------------------
 
 
+class Watch:
+    """A plugin of pytest that notes which code each test runs, and how long it takes."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, str, set[CodeType]]] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        ran: set[CodeType] = set()
+        started = time.perf_counter()
+        sys.setprofile(lambda frame, event, argument: ran.add(frame.f_code))
+        try:
+            return (yield)
+        finally:
+            sys.setprofile(None)
+            self.seen.append((time.perf_counter() - started, item.nodeid, ran))
+
+
 def warm(path: Path, tests: str) -> Subject:
     """Import a module and run its tests once; they must pass."""
-    import pytest
-
     names = tests or str(Path("tests", *path.parts[1:-1], f"test_{path.name}"))
-    arguments = [
-        "-x",
-        "-q",
-        "--assert=plain",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:faulthandler",
-        "-p",
-        "no:xdist",
-        *shlex.split(names),
-    ]
-    if pytest.main(arguments):
+    watch = Watch()
+    if pytest.main([*PYTEST, *shlex.split(names)], plugins=[watch]):
         raise SystemExit(f"{names}: the tests fail without any mutant")
-    return Subject(path, importlib.import_module(".".join(path.with_suffix("").parts)), path.read_text(), arguments)
+    by_time = [(test, ran) for _, test, ran in sorted(watch.seen, key=lambda seen: seen[:2])]
+    return Subject(path, importlib.import_module(".".join(path.with_suffix("").parts)), path.read_text(), by_time)
 
 
 def settle() -> None:

@@ -87,7 +87,8 @@ def test_whoever_holds_the_function_runs_the_mutant() -> None:
         for mutant in mutants(Path(str(norm.__file__)).read_text(), "rms_norm_forward"):
             if "epsilon: float=1.1" in mutant.after:
                 plant(mutant, norm)
-        return round(held(np.zeros(1))[1].scale.item() ** -2 * 1e6)  # of zeros the scale is 1 / √ε
+        epsilon: float = held(np.zeros(1))[1].scale.item() ** -2
+        return round(epsilon * 1e6)  # of zeros the scale is 1 / √ε
 
     assert exit_code(epsilon_of_a_mutant) == 11
     assert held(np.zeros(1))[1].scale.item() == pytest.approx(1e-5**-0.5)  # the mutant lived in the child only
