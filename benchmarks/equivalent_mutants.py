@@ -7,6 +7,7 @@ EQUIVALENT = {
     r".*: xp = get_xp\((\w+), (\w+)\) -> xp = get_xp\(\2, \1\)": "the arrays may be named in any order",
     r"ops.pool.last_pool_forward: y.*, 1\)$": "a matrix has no third axis",
     r"ops.views.patches_forward: grid = .* -> .*(\(rows, B,|, c, patch_width\))": "they stay neighbours",
+    r"stm.init_stm: tau = .*max\(length, 2.0\)": "a maximum has no order",
     r"stm.gates_backward: H = ": READ_BY_NOBODY,
     r"stm.gates_backward: a.shape\[-1\] // 4 -> ": READ_BY_NOBODY,
     r"stm.gates_backward: parts = .*, gates\[g\]\) for g in range\(3\)\]$": READ_BY_NOBODY,

@@ -493,9 +493,12 @@ def test_update_gates_start_near_their_time_scale(recurrent: bool, diagonal: boo
     shift = a_u - params.b[size : 2 * size]
     assert 0.05 < shift.std() < 0.2
     if params.w is None:
-        columns = params.W.reshape(48, 4, size).std((0, 2)) * np.sqrt(48)
-        np.testing.assert_allclose(columns, [1, 0.1, 1, 1], rtol=0.1)
+        for matrix in (params.W, params.R) if params.R is not None else (params.W,):
+            columns = matrix.reshape(-1, 4, size).std((0, 2)) * np.sqrt(len(matrix))
+            np.testing.assert_allclose(columns, [1, 0.1, 1, 1], rtol=0.06)  # four standard deviations
     else:
+        if params.R is not None:
+            assert params.R.std() * np.sqrt(size) == pytest.approx(1, rel=0.06)
         np.testing.assert_array_equal(params.w.reshape(3, size), np.array([[1], [0.1], [1]]) * np.ones(size))
 
 
@@ -508,3 +511,8 @@ def test_init_shapes(recurrent: bool, diagonal: bool) -> None:
     assert shapes == [(5, columns), (12,), (3, columns) if recurrent else None, (9,) if diagonal else None]
     again = init_stm(np.random.default_rng(0), 5, 3, length=8, recurrent=recurrent, diagonal=diagonal)
     assert_close(params, again, 0.0)
+
+
+def test_init_gives_the_input_only_form_with_full_gates_unless_told() -> None:
+    params = init_stm(np.random.default_rng(0), 5, 3, length=8)
+    assert (params.W.shape, params.R, params.w) == ((5, 12), None, None)
