@@ -255,7 +255,7 @@ def end_of_epoch(run: Run, last: Record, workers: Workers) -> Record:
         )
         loss, score = accuracy(logits, run.validation.labels)
     zero = 0 * now.loss_sum
-    is_best = score is not None and score > now.best_accuracy
+    is_best = score is not None and score >= now.best_accuracy  # of equal ones the later: it has learned longer
     now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
     return last._replace(kind="epoch", validation_loss=loss, validation_accuracy=score, is_best=is_best, now=now)
 
