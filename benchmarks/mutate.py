@@ -60,7 +60,17 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
 }
 FLIPPED: dict[type[ast.AST], type[ast.AST]] = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
-COMMUTATIVE = {"maximum", "minimum", "add", "multiply", "isinstance", "array_equal"}  # or meaningless to swap
+COMMUTATIVE = {
+    "maximum",
+    "minimum",
+    "add",
+    "multiply",
+    "max",
+    "min",
+    "get_xp",
+    "isinstance",
+    "array_equal",
+}  # or meaningless to swap
 
 
 class Mutant(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,6 +67,17 @@ def test_equals_the_plain_path(
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    ("step_bytes", "borders"),
+    [(0, [0, 4, 5]), (1, [0, 4, 5]), (2, [0, 2, 4, 5]), (3, range(6)), (9, range(6))],
+)
+def test_chunks_have_the_bytes_they_may(
+    step_bytes: int, borders: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "CHUNK_BYTES", 4)
+    assert fast.chunks(5, step_bytes) == [slice(*pair) for pair in pairwise(borders)]
+
+
 @pytest.mark.parametrize(("diagonal", "phi_z"), [(False, "tanh"), (False, "identity"), (True, "identity")])
 def test_its_own_gradients_across_chunk_borders(diagonal: bool, phi_z: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "CHUNK_BYTES", 2 * 3 * 4 * 2 * 8)  # two steps
@@ -101,5 +114,6 @@ def test_no_float64_is_hidden_in_float32() -> None:
     x, m_0, params, dy, dm_T = draw(0, 2, 3, 4, 5, False, np.float32)
     _, cache = fast.stm_forward(x, m_0, params)
     assert {array.dtype for array in cache[:3]} == {np.dtype(np.float32)}
+    assert [array.shape for array in cache[:3]] == [(3, 2, 5), (4, 3, 2, 5), (4, 2, 5)]
     dx, dm_0, dparams = fast.stm_backward(dy, dm_T, cache, params)
     assert {array.dtype for array in (dx, dm_0, dparams.W, dparams.b)} == {np.dtype(np.float32)}

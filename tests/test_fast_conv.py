@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,11 @@ def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width
         ((64, 32, 32, 64), (3, 3, 64, 64), "winograd"),
         ((32, 8, 8, 256), (3, 3, 256, 256), "winograd"),
         ((32, 14, 14, 32), (3, 3, 32, 32), "winograd"),
+        ((8, 8, 8, 8), (3, 3, 8, 8), "winograd"),  # the fewest channels and tiles, 32
+        ((64, 5, 8, 64), (3, 3, 64, 64), "winograd"),  # 62 % of four tiles
+        ((7, 8, 8, 64), (3, 3, 64, 64), "columns"),
+        ((64, 32, 32, 7), (3, 3, 7, 64), "columns"),
+        ((64, 32, 32, 64), (3, 3, 64, 7), "columns"),
         ((64, 32, 32, 3), (3, 3, 3, 64), "columns"),  # too few channels
         ((64, 32, 32, 64), (1, 1, 64, 64), "columns"),
         ((64, 32, 32, 64), (5, 5, 64, 64), "columns"),
@@ -110,6 +117,83 @@ def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width
 )
 def test_the_choice(x_shape: tuple[int, ...], W_shape: tuple[int, ...], way: str) -> None:
     assert fast_conv.choose(x_shape, W_shape) == way
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_that_is_chosen_is_taken(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, params = np.ones((1, 4, 4, 2)), ConvParams(np.ones((3, 3, 2, 5)), np.ones(5))
+    shapes = {(x.shape, params.W.shape): way}
+    monkeypatch.setattr(fast_conv, "choose", lambda x_shape, W_shape: shapes[x_shape, W_shape])
+    taken = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*arguments: Any) -> Any:
+            taken.append(function.__name__)
+            return function(*arguments)
+
+        return note
+
+    for name in (f"{way}_forward", f"{way}_backward"):
+        monkeypatch.setattr(fast_conv, name, noted(getattr(fast_conv, name)))
+    y, cache = fast_conv.conv2d_forward(x, params)
+    fast_conv.conv2d_backward(y, cache, params)
+    assert taken == [f"{way}_forward", f"{way}_backward"]
+
+
+@pytest.mark.parametrize("channels", [(2, 7), (7, 2)])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_is_cut_by_the_bytes_of_its_largest_arrays(
+    way: str, channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns: k·k·C_in numbers per pixel. Winograd: 36 per tile and channel; a quarter of U at least."""
+    asked = []
+    chunks = fast_conv.chunks
+
+    def note(*arguments: int) -> list[slice]:
+        asked.append(arguments)
+        return chunks(*arguments)
+
+    force(monkeypatch, way)
+    monkeypatch.setattr(fast_conv, "chunks", note)
+    C_in, C_out = channels
+    params = ConvParams(np.ones((3, 3, C_in, C_out)), np.ones(C_out))
+    x, dy = np.ones((3, 5, 9, C_in)), np.ones((3, 5, 9, C_out))
+    both_passes(fast_conv, x, dy, params)
+    tiles = 2 * 3
+    wanted = (3, 5 * 9 * 9 * C_in * 8) if way == "columns" else (3, 36 * tiles * 7 * 8, 36 * C_in * C_out * 8 // 4)
+    assert asked == [wanted, wanted]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "picture_bytes", "least_bytes", "borders"),
+    [
+        (5, 4, 0, [0, 2, 4, 5]),
+        (5, 3, 0, [0, 3, 5]),
+        (7, 4, 12, [0, 3, 5, 7]),
+        (5, 1, 0, [0, 5]),
+        (3, 100, 0, [0, 1, 2, 3]),
+        (0, 4, 0, [0, 0]),
+    ],
+)
+def test_chunks_are_equal_runs_that_fit(
+    pictures: int, picture_bytes: int, least_bytes: int, borders: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_conv, "CHUNK_BYTES", 9)
+    assert fast_conv.chunks(pictures, picture_bytes, least_bytes) == [slice(*pair) for pair in pairwise(borders)]
+
+
+def test_chunks_of_one_size_share_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Counted(fast_conv.Tiles):
+        def __init__(self, P: int, x: Array, params: ConvParams) -> None:
+            super().__init__(P, x, params)
+            made.append(P)
+
+    force(monkeypatch, "winograd", 2 * 36 * 8)  # two pictures of one tile and one channel
+    monkeypatch.setattr(fast_conv, "Tiles", Counted)
+    fast_conv.conv2d_forward(np.ones((5, 4, 4, 1)), ConvParams(np.ones((3, 3, 1, 1)), np.ones(1)))
+    assert made == [2, 1]
 
 
 def test_the_same_bits_every_time() -> None:

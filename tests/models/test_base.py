@@ -14,6 +14,7 @@ from stg_np.backend import to_device, to_host
 from stg_np.gradcheck import check_gradient
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.models.stg import STG
+from stg_np.ops.losses import cross_entropy_forward
 from stg_np.params import Params
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, SEEDS, Arrays, examples
@@ -64,6 +65,16 @@ def test_loss_by_its_definition(device: str, draw: Arrays) -> None:
     right = probabilities[np.arange(5), to_host(labels)]
     assert math.isclose(float(result.loss), -np.log(right).mean(), rel_tol=1e-5)
     assert int(result.correct) == (logits.argmax(1) == to_host(labels)).sum()
+
+
+def test_it_is_the_smoothed_loss_in_training_mode(device: str) -> None:
+    model, draw = STG((3, 2), 3, width=4, dropout=0.5), Arrays(0, device=device)
+    params, x, labels = draw_params(model, draw), draw.normal(4, 3, 2), draw.labels(3, 4)
+    rng = np.random.default_rng(1)
+    result = loss_and_grad(model, params, {}, x, labels, weight=0.25, label_smoothing=0.3, rng=rng)
+    logits, _, _ = model.forward(x, params, {}, train=True, rng=np.random.default_rng(1))
+    losses, _ = cross_entropy_forward(logits, labels, label_smoothing=0.3)
+    assert math.isclose(float(result.loss), to_host(losses).mean(), rel_tol=1e-12)
 
 
 @examples(0.06)
