@@ -16,7 +16,7 @@ from stg_np import stm
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.gradcheck import check_pair
 from stg_np.models.stg import POOLS, STG, VIEWS
-from stg_np.ops.activations import TANH
+from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.params import Params
 from stg_np.stm import STMParams
@@ -115,12 +115,13 @@ def test_the_other_direction_is_input_and_output_reversed(
     np.testing.assert_allclose(np.concatenate([reversed_one[..., 2:], reversed_one[..., :2]], -1), one, rtol=1e-12)
 
 
-def test_one_layer_is_the_stm_then_norm_pool_and_head(device: str) -> None:
+@pytest.mark.parametrize(("tanh_candidate", "phi_z"), [(True, TANH), (False, IDENTITY)])
+def test_one_layer_is_the_stm_then_norm_pool_and_head(device: str, tanh_candidate: bool, phi_z: Activation) -> None:
     """The whole model against the layer and four lines of NumPy."""
-    model = STG((5, 3), 4, width=3, layers=1, bidirectional=False, pool="last")
+    model = STG((5, 3), 4, width=3, layers=1, bidirectional=False, tanh_candidate=tanh_candidate, pool="last")
     draw = Arrays(0, device=device)
     x, params = draw.normal(2, 5, 3), draw_params(model, draw)
-    (y, _), _ = stm.stm_forward(x, 0 * draw.normal(2, 3), params.group("stm1.forward", STMParams), phi_z=TANH)
+    (y, _), _ = stm.stm_forward(x, 0 * draw.normal(2, 3), params.group("stm1.forward", STMParams), phi_z=phi_z)
     last = to_host(y)[:, -1]
     wanted = last / np.sqrt((last**2).mean(1, keepdims=True) + 1e-5) @ to_host(params["head.W"])
     np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted + to_host(params["head.b"]), rtol=1e-12)
@@ -214,9 +215,11 @@ def test_init(dtype: Any) -> None:
     assert not params["head.b"].any()
 
 
-@pytest.mark.parametrize(("length", "longest"), [(0.0, 50.0), (8.0, 8.0)])
-def test_time_scales_reach_to_the_expected_length(length: float, longest: float) -> None:
-    model = STG((50, 2), 2, width=2000, layers=1, length=length)
+@pytest.mark.parametrize(
+    ("shape", "length", "longest"), [((50, 2), 0.0, 50.0), ((5, 10, 2), 0.0, 50.0), ((50, 2), 8.0, 8.0)]
+)
+def test_time_scales_reach_to_the_expected_length(shape: tuple[int, ...], length: float, longest: float) -> None:
+    model = STG(shape, 2, view="pixels", width=2000, layers=1, length=length)
     b_u = model.init(np.random.default_rng(0), np.float64)[0]["stm1.forward.b"][1000:2000]
     tau = 1 + np.exp(-b_u)
     assert tau.min() >= 2
@@ -231,6 +234,7 @@ def test_a_new_model_is_undecided(device: str) -> None:
     logits, _, _ = model.forward(Arrays(0, np.float32, device=device).normal(50, 8, 8, 3), params, {})
     loss = -to_host(log_softmax(logits)).mean()
     assert loss < 2 * np.log(10)
+    assert to_host(params["head.W"]).std() == pytest.approx(1 / np.sqrt(32), rel=0.2)
 
 
 # --- fields that do not fit ---------------------------------------------------------------------------------
