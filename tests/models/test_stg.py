@@ -18,6 +18,7 @@ from stg_np.gradcheck import check_pair
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
+from stg_np.ops.norm import rms_norm_forward
 from stg_np.params import Params
 from stg_np.stm import STMParams
 from tests.contract import hold_to_contract
@@ -145,6 +146,17 @@ def test_deeper_layers_add_to_what_they_read(device: str) -> None:
     )
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_deeper_layers_read_normalised_steps(device: str, layer: int) -> None:
+    model = STG((5, 3), 2, width=4, layers=3, bidirectional=False)
+    draw = Arrays(0, device=device)
+    params, h = draw_params(model, draw), draw.normal(2, 5, 4)
+    y, _ = model.layer_forward(h, params, layer, None)
+    walk, m_0 = params.group(f"stm{layer + 1}.forward", STMParams), to_device(np.zeros((2, 4)), device)
+    (wanted, _), _ = stm.stm_forward(rms_norm_forward(h)[0], m_0, walk)
+    np.testing.assert_allclose(to_host(y), to_host(wanted), rtol=1e-12)
+
+
 # --- views and orders ---------------------------------------------------------------------------------------
 
 
@@ -196,6 +208,12 @@ def test_dropout_is_for_training_only_and_follows_its_generator(device: str) -> 
     np.testing.assert_array_equal(train(1), train(1))
     assert (train(1) != train(2)).any()
     assert (train(1) != plain).any()
+
+
+def test_without_dropout_nothing_is_drawn() -> None:
+    model, rng = STG((6, 5), 3, width=8), np.random.default_rng(0)
+    model.forward(np.zeros((1, 6, 5)), draw_params(model, Arrays(0)), {}, train=True, rng=rng)
+    assert rng.random() == np.random.default_rng(0).random()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
