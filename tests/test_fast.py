@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from stg_np import fast, stm
 from stg_np.gradcheck import check_pair
-from stg_np.models.stg import stm_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.stm import STMParams
 
@@ -90,10 +89,6 @@ def test_its_own_gradients_across_chunk_borders(diagonal: bool, phi_z: str, monk
 
     report = check_pair(forward, lambda d, kept: fast.stm_backward(*d, *kept), {"x": x, "m_0": m_0, "params": params})
     report.assert_ok()
-
-
-def test_the_model_takes_it_on_numpy() -> None:
-    assert stm_pair(np, recurrent=False) == (fast.stm_forward, fast.stm_backward)
 
 
 def test_memory_grows_linearly_with_the_steps() -> None:

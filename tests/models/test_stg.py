@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import stm
+from stg_np import fast, kernels, stm
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.gradcheck import check_pair
-from stg_np.models.stg import POOLS, STG, VIEWS
+from stg_np.models.stg import POOLS, STG, VIEWS, stm_pair
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.norm import rms_norm_forward
@@ -157,6 +157,16 @@ def test_deeper_layers_read_normalised_steps(device: str, layer: int) -> None:
     np.testing.assert_allclose(to_host(y), to_host(wanted), rtol=1e-12)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_quickest_path_is_taken(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "available", lambda xp: compiled)
+    on_a_device: Any = kernels if compiled else stm
+    assert stm_pair(np, recurrent=False) == (fast.stm_forward, fast.stm_backward)
+    assert stm_pair("a device", recurrent=False) == (on_a_device.stm_forward, on_a_device.stm_backward)
+    for xp in (np, "a device"):
+        assert stm_pair(xp, recurrent=True) == (stm.stm_recurrent_forward, stm.stm_recurrent_backward)
+
+
 # --- views and orders ---------------------------------------------------------------------------------------
 
 
@@ -176,15 +186,16 @@ def test_a_sequence_is_one_row_of_steps() -> None:
 
 def test_alternate_only_reorders_the_steps(device: str) -> None:
     """Every second layer walks the grid column by column: the same layer, on the steps in that order."""
-    model = STG((2, 3, 1), 2, view="pixels", width=4, layers=2, alternate=True)
+    model = STG((2, 3, 1), 2, view="pixels", width=4, layers=4, alternate=True)
     draw = Arrays(0, device=device)
     params, h = draw_params(model, draw), draw.normal(2, 6, 4)
     order = [0, 3, 1, 4, 2, 5]  # down the columns of a 2×3 grid
     back = np.argsort(order)
     by_hand = to_device(np.ascontiguousarray(to_host(h)[:, order]), device)
-    plain, _ = replace(model, alternate=False).layer_forward(by_hand, params, 1, None)
-    turned, _ = model.layer_forward(h, params, 1, None)
-    np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
+    for layer in (1, 3):
+        plain, _ = replace(model, alternate=False).layer_forward(by_hand, params, layer, None)
+        turned, _ = model.layer_forward(h, params, layer, None)
+        np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
     first = to_device(np.ones((2, 6, 1)), device)
     one, other = (m.layer_forward(first, params, 0, None)[0] for m in (model, replace(model, alternate=False)))
     np.testing.assert_array_equal(to_host(one), to_host(other))
