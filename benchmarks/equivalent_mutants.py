@@ -26,6 +26,8 @@ EQUIVALENT = {
     r"fast_conv.Tiles.\w+: .*scratch.* -> .*(scratch_like\(self\.\w+\[1\]|max\(.*\[1\]\.size)": "equal shapes",
     r"fast_conv.Tiles.load_input: for border": "more zeros, where x is written next",
     r"fast_conv.Tiles.load_output_gradient: if any\(missing\): -> if True:": "padding by nothing",
+    r"fast_conv.Tiles.(store_output|load_output_gradient): .*swapaxes\(1, 0\)": "two axes, in any order",
+    r"fast_conv.Tiles.framed_pixels: .* - TILE \+ 2:TILE": "no step of four ends there",
     r"fast_conv.conv2d_backward: backward = ": "both ways compute the same gradient",
     r"fast_conv.columns_backward: (for part in chunks|height \* width|k \* k ->)": "how the batch is cut",
     r"fast_conv.columns_backward: dpadded = ": "a wider border, which nobody reads",
