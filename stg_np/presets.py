@@ -29,7 +29,7 @@ PRESETS = {
         "8×8 digits as 16 patches of 2×2; the bundled data, well under a minute",
         {"view": "patches", "patch": (2, 2), "width": 96, "layers": 3, "alternate": True},
         TrainConfig(
-            epochs=40, batch_size=32, group_size=16, learning_rate=0.01, rotate=15.0, shift=1, shift_padding="zero"
+            epochs=40, batch_size=32, group_size=16, learning_rate=0.01, rotate=10.0, shift=1, shift_padding="zero"
         ),
     ),
     "fashion-rows": Preset(
