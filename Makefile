@@ -13,7 +13,7 @@ test: .venv/test.done  ## the test suite (under 5 minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-thorough: .venv/test.done  ## the same tests with many more random examples (some 20 minutes)
-	STG_NP_PROFILE=thorough $(BIN)/python -m pytest
+	STG_NP_PROFILE=thorough $(BIN)/python -m pytest --numprocesses auto
 
 test-torch: .venv/test.done  ## compare with PyTorch's autograd as well (installs PyTorch)
 	$(BIN)/python -m pip install --quiet --group torch
