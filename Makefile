@@ -9,7 +9,7 @@ MATHS_TESTS := tests/ops tests/models $(patsubst %,tests/test_%.py,\
 train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
 	$(BIN)/stg-np train --overwrite
 
-test: .venv/test.done  ## the test suite (under 5 minutes on two cores)
+test: .venv/test.done  ## the test suite (under 2 minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-thorough: .venv/test.done  ## the same tests with many more random examples (some 20 minutes)
