@@ -45,7 +45,7 @@ def predict_logits(
     """
 
     def logits_of(group: Array) -> Array:
-        logits, _, _ = model.forward(prepare(group), params, state, train=False)
+        logits, _, _ = model.forward(prepare(group), params, state, train=False, work=workers.workspace)
         return to_host(logits)
 
     def averaged(start: int) -> Array:

@@ -1,21 +1,27 @@
 """The CPU fast path of the STM layer: the mathematics of :mod:`stg_np.stm`, arranged for the cache.
 
-Same signatures as :func:`stg_np.stm.stm_forward` and :func:`stg_np.stm.stm_backward`, which are its oracle. What makes
-it fast:
+Same signatures as :func:`stg_np.stm.stm_forward` and :func:`stg_np.stm.stm_backward`, which are its oracle, and beneath
+them :func:`walks_forward` and :func:`walks_backward`, which take several walks side by side (both directions of a
+layer, see :mod:`stg_np.fast_layer`). What makes it fast:
 
 * **Layout.** Time-major, so that one step is one run of memory; and gate-major, (4, T, B, H), so that a pass over
-  one gate is a run of memory too: 2–3 times quicker than over a quarter of each row of (T, B, 4H). The product that
-  fills it is a stack of four, which BLAS does as quickly as one.
+  one gate is a run of memory too: 2–3 times quicker than over a quarter of each row of (T, B, 4H). The products that
+  fill it and empty it are stacks of four, which BLAS does as quickly as one.
+* **Few calls.** A call costs as much as two thousand numbers and, with threads, the interpreter lock. So a step of the
+  scan is two calls, forwards and backwards, and walks side by side are one array, (T, B, walks · H), and share them.
 * **Chunks.** Steps are taken so many at a time that their gates stay in the cache of a core between the passes, and the
-  products keep at least about a hundred rows, below which BLAS slows down.
+  calls and products are long.
 * **The bias is one more input** that is always 1: it costs no pass, and its gradient is a row of dW.
 * **One tanh.** σ(a) = ½ tanh(a/2) + ½: with what leads to the gates halved beforehand, gates and candidate are one
-  call.
-* **Derivatives from outputs**: ``1 − u`` serves the gate and the memory, ``u ⊙ dm`` three gradients.
+  call. And σ(−a) = 1 − σ(a): with the update gate's negated, ``keep = 1 − u`` comes out, all that is needed of u.
+* **Derivatives from outputs**: with y = o ⊙ m, ``o (1 − o) m dy = o dy ⊙ (m − y)``; the memory's own step is
+  ``m_t − m_{t−1} = u (v − m_{t−1})``; and ``keep ⊙ dm``, which the scan passes on, is also a factor of da_u.
+* **Workspaces** (:mod:`stg_np.workspace`): with one, a pass asks the system for no memory but that of the gradients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,17 +31,24 @@ from stg_np.backend import Array
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import flat_rows
 from stg_np.stm import STMParams
+from stg_np.workspace import Workspace, empty
 
-CHUNK_BYTES = 1 << 19
-"""Bytes of gates (4, S, B, H) per chunk; between 2¹⁸ and 2²⁰ it makes little difference on cores with 1 MiB of L2."""
+CHUNK_BYTES = 1 << 21
+"""Bytes of gates (4, S, B, walks · H) per chunk, measured on cores with 1 MiB of L2: fewer make the calls so short that
+threads wait for each other, more do not stay in the cache."""
+
+HALVED = (0.5, -0.5, 0.5)
+"""What i, u, o are multiplied with before the tanh: the update gate is wanted as 1 − u."""
 
 
-class FastCache(NamedTuple):
-    """Time-major: the input with a column of ones, the values i, u, o, z of all steps, and the memories m_0 … m_T."""
+class WalkCache(NamedTuple):
+    """Of walks side by side, in the order of their own steps; H is the memory width of one."""
 
-    x: Array  # (T, B, D + 1)
-    gates: Array  # (4, T, B, H)
-    memories: Array  # (T + 1, B, H)
+    inputs: list[Array]  # of each walk, (T, B, D + 1), the last column 1
+    gates: Array  # (4, T, B, walks · H): i, 1 − u, o, z
+    v: Array  # (T, B, walks · H), as y
+    memories: Array  # (T + 1, B, walks · H): m_0 … m_T
+    y: Array
     tanh_candidate: bool
 
 
@@ -44,138 +57,187 @@ def covers(params: STMParams, phi_z: Activation, phi: Activation) -> bool:
 
     Diagonal gates with a tanh candidate are left out: their backward needs a_z, and the cache holds tanh(a_z).
     """
-    return phi is IDENTITY and (phi_z is IDENTITY or (phi_z is TANH and params.w is None))
+    input_only = params.R is None and phi is IDENTITY
+    return input_only and (phi_z is IDENTITY or (phi_z is TANH and params.w is None))
 
 
 def stm_forward(
-    x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, phi: Activation = IDENTITY
+    x: Array,
+    m_0: Array,
+    params: STMParams,
+    *,
+    phi_z: Activation = TANH,
+    phi: Activation = IDENTITY,
+    work: Workspace | None = None,
 ) -> tuple[tuple[Array, Array], Any]:
-    """As :func:`stg_np.stm.stm_forward`."""
+    """As :func:`stg_np.stm.stm_forward`; with ``work``, y and the cache are good until its next forward pass."""
     if not covers(params, phi_z, phi):
         return stm.stm_forward(x, m_0, params, phi_z=phi_z, phi=phi)
-    (B, T, D), H = x.shape, m_0.shape[1]
-    with_ones = np.empty((T, B, D + 1), x.dtype)
+    B, T, D = x.shape
+    with_ones = empty(work, "x", (T, B, D + 1), x.dtype)
     with_ones[..., :D] = x.transpose(1, 0, 2)
     with_ones[..., D] = 1
-    gates = np.empty((4, T, B, H), x.dtype)
-    memories = np.empty((T + 1, B, H), x.dtype)
-    memories[0] = m_0
-    y = np.empty((T, B, H), x.dtype)
-    W = stacked_weights(params, H)
-    for steps in chunks(T, gates[:, 0].nbytes):
-        i, u, o, z = chunk = gates[:, steps]  # four times (S, B, H)
-        fill_preactivations(chunk, with_ones[steps], W, params)
-        squash(chunk, phi_z is TANH)
-        v = np.multiply(i, z, out=y[steps])  # in the place of y, until y is known
-        for v_t, u_t, before, now in zip(v, u, memories[steps], memories[steps.start + 1 :]):
-            np.subtract(v_t, before, out=now)  # m + u (v − m)
-            now *= u_t
-            now += before
-        np.multiply(o, memories[steps.start + 1 : steps.stop + 1], out=y[steps])
-    return (y.transpose(1, 0, 2), memories[T].copy()), FastCache(with_ones, gates, memories, phi_z is TANH)
+    cache = walks_forward([with_ones], m_0, [params], phi_z, work)
+    return (cache.y.transpose(1, 0, 2), cache.memories[T].copy()), cache
 
 
-def stm_backward(dy: Array, dm_T: Array, cache: Any, params: STMParams) -> stm.LayerGradients:
-    """As :func:`stg_np.stm.stm_backward`, with the cache of this module's forward."""
-    if not isinstance(cache, FastCache):
+def stm_backward(
+    dy: Array, dm_T: Array, cache: Any, params: STMParams, *, work: Workspace | None = None
+) -> stm.LayerGradients:
+    """As :func:`stg_np.stm.stm_backward`, with the cache of this module's forward; with ``work``, dx lies in it."""
+    if not isinstance(cache, WalkCache):
         return stm.stm_backward(dy, dm_T, cache, params)
-    (T, B, columns), H = cache.x.shape, dm_T.shape[1]
-    dx = np.empty((T, B, columns - 1), cache.x.dtype)
-    dW = np.zeros((columns, params.W.shape[1]), cache.x.dtype)  # with the row of the bias
-    dgates = None if params.w is None else np.zeros((2, 3 * H), cache.x.dtype)  # dw and db of the diagonal gates
-    W_T = np.ascontiguousarray(params.W.T)
+    (dx,), dm_0, (dparams,) = walks_backward(dy.transpose(1, 0, 2), dm_T, cache, [params], work)
+    return dx.transpose(1, 0, 2), dm_0, dparams
+
+
+def walks_forward(
+    inputs: list[Array], m_0: Array, walks: Sequence[STMParams], phi_z: Activation, work: Workspace | None
+) -> WalkCache:
+    """Walks side by side: each has its own input (T, B, D + 1), with ones, and its own H columns of ``m_0`` and of y.
+
+    The steps of all walks are taken together, the first of each first.
+    """
+    (T, B, _), width, dtype = inputs[0].shape, m_0.shape[1], m_0.dtype
+    gates = empty(work, "gates", (4, T, B, width), dtype)
+    v, y = empty(work, "v", (T, B, width), dtype), empty(work, "y", (T, B, width), dtype)
+    memories = empty(work, "memories", (T + 1, B, width), dtype)
+    memories[0] = m_0
+    weights = [stacked_weights(walk) for walk in walks]
+    for steps in chunks(T, gates[:, :1].nbytes):
+        chunk, after = gates[:, steps], memories[steps.start + 1 : steps.stop + 1]
+        fill_preactivations(chunk, [x[steps] for x in inputs], weights, walks)
+        squash(chunk, phi_z is TANH)
+        i, keep, o, z = chunk  # four times (S, B, walks · H)
+        np.multiply(i, z, out=v[steps])
+        inflow = np.multiply(keep, v[steps], out=y[steps])  # in the place of y, until y is known
+        np.subtract(v[steps], inflow, out=inflow)  # u ⊙ v
+        for before, keep_t, inflow_t, now in zip(memories[steps], keep, inflow, after):
+            np.multiply(before, keep_t, out=now)  # (1 − u) ⊙ m + u ⊙ v
+            now += inflow_t
+        np.multiply(o, after, out=y[steps])
+    return WalkCache(inputs, gates, v, memories, y, phi_z is TANH)
+
+
+def walks_backward(
+    dy: Array, dm_T: Array, cache: WalkCache, walks: Sequence[STMParams], work: Workspace | None
+) -> tuple[list[Array], Array, list[STMParams]]:
+    """From dy (T, B, walks · H) and dm_T (B, walks · H): dx (T, B, D) of each walk, dm_0, and their dparams."""
+    (T, B, columns), H, dtype = cache.inputs[0].shape, walks[0].b.shape[0] // 4, dm_T.dtype
+    dxs = [empty(work, f"dx{k}", (T, B, columns - 1), dtype) for k in range(len(walks))]
+    dWs = [np.zeros((walk.W.shape[1] // H, columns, H), dtype) for walk in walks]  # with the row of the bias
+    W_Ts = [walk.W.reshape(columns - 1, -1, H).transpose(1, 2, 0).copy() for walk in walks]  # (4 or 1, H, D)
+    dvectors = np.zeros((2, 3, dm_T.shape[1]), dtype)  # diagonal gates: dw and db of i, u, o
     dm = dm_T
-    for steps in reversed(chunks(T, cache.gates[:, 0].nbytes)):
-        dp, dm = chunk_backward(dy[:, steps].transpose(1, 0, 2), dm, cache, steps)
-        if params.w is not None and dgates is not None:
-            dp = through_diagonal_gates(dp, cache.gates[3, steps], params.w, dgates)
-        dW += flat_rows(cache.x[steps]).T @ dp
-        np.matmul(dp, W_T, out=flat_rows(dx[steps]))
-    if dgates is None:
-        grads = STMParams(dW[:-1], dW[-1])
-    else:
-        grads = STMParams(dW[:-1], np.concatenate([dgates[1], dW[-1]]), None, dgates[0])
-    return dx.transpose(1, 0, 2), dm, grads
+    for steps in reversed(chunks(T, cache.gates[:, :1].nbytes)):
+        dp, dm = chunk_backward(dy[steps], dm, cache, steps, work)
+        if walks[0].w is not None:
+            dp = through_diagonal_gates(dp, cache.gates[3, steps], side_by_side([walk.w for walk in walks]), dvectors)
+        matrices = dp.reshape(len(dp), -1, dp.shape[-1])  # (4 or 1, S·B, walks · H)
+        for k, (x, dx, dW, W_T) in enumerate(zip(cache.inputs, dxs, dWs, W_Ts)):
+            own = matrices[..., k * H : (k + 1) * H]
+            part = empty(work, "dW", dW.shape, dtype)
+            dW += np.matmul(flat_rows(x[steps]).T, own, out=part)  # from x W, and from 1 b
+            shares = empty(work, "dx of each gate", (*own.shape[:2], columns - 1), dtype)
+            np.sum(np.matmul(own, W_T, out=shares), 0, out=flat_rows(dx[steps]))  # from x W
+    return dxs, dm, [packed_gradient(dW, dvectors[..., k * H : (k + 1) * H]) for k, dW in enumerate(dWs)]
 
 
 def chunks(T: int, step_bytes: int) -> list[slice]:
-    """Cut T steps into runs of about :data:`CHUNK_BYTES` of gates."""
-    size = max(1, CHUNK_BYTES // max(1, step_bytes))  # an empty batch has no bytes
-    return [slice(start, min(start + size, T)) for start in range(0, T, size)]
+    """Cut T steps into runs of about :data:`CHUNK_BYTES` of gates, all of nearly the same length."""
+    longest = max(1, CHUNK_BYTES // max(1, step_bytes))  # an empty batch has no bytes
+    count = -(-T // longest)
+    return [slice(k * T // count, (k + 1) * T // count) for k in range(count)]
 
 
-def stacked_weights(params: STMParams, H: int) -> Array:
-    """W and b as a stack of four (D + 1, H), those of the gates halved; diagonal gates: the candidate's (D + 1, H)."""
+def side_by_side(vectors: Sequence[Any]) -> Array:
+    """A vector (3H,) of each walk as (3, walks · H)."""
+    joined: Array = np.concatenate([vector.reshape(3, -1) for vector in vectors], 1)
+    return joined
+
+
+def stacked_weights(params: STMParams) -> Array:
+    """W and b as a stack (4, D + 1, H), the gates' ready for the tanh; with diagonal gates the candidate's alone."""
+    H = params.b.shape[0] // 4
     if params.w is not None:
-        return np.concatenate([params.W, params.b[None, 3 * H :]])
-    packed = np.concatenate([params.W, params.b[None]]).reshape(-1, 4, H).transpose(1, 0, 2)
-    stack = np.ascontiguousarray(packed)
-    stack[:3] *= 0.5
+        return np.concatenate([params.W, params.b[None, 3 * H :]])[None]
+    stack = np.concatenate([params.W, params.b[None]]).reshape(-1, 4, H).transpose(1, 0, 2).copy()
+    for matrix, factor in zip(stack, HALVED):
+        matrix *= factor
     return stack
 
 
-def fill_preactivations(chunk: Array, x: Array, W: Array, params: STMParams) -> None:
-    """Write the pre-activations (those of the gates halved) of x (S, B, D + 1) into chunk (4, S, B, H)."""
-    H = chunk.shape[-1]
-    if params.w is None:
-        np.matmul(flat_rows(x), W, out=chunk.reshape(4, -1, H))
-        return
-    a_z = chunk[3]
-    np.matmul(flat_rows(x), W, out=flat_rows(a_z))
-    for k in range(3):
-        part = slice(k * H, (k + 1) * H)
-        np.multiply(a_z, 0.5 * params.w[part], out=chunk[k])  # a_g = w_g ⊙ a_z + b_g
-        chunk[k] += 0.5 * params.b[part]
+def fill_preactivations(
+    chunk: Array, inputs: Sequence[Array], weights: Sequence[Array], walks: Sequence[STMParams]
+) -> None:
+    """Write the pre-activations, those of the gates ready for the tanh, into chunk (4, S, B, walks · H)."""
+    H = weights[0].shape[-1]
+    matrices = chunk.reshape(4, -1, chunk.shape[-1])  # (4, S·B, walks · H)
+    for k, (x, W) in enumerate(zip(inputs, weights)):
+        np.matmul(flat_rows(x), W, out=matrices[-len(W) :, :, k * H : (k + 1) * H])
+    if walks[0].w is not None:
+        w, b = side_by_side([walk.w for walk in walks]), side_by_side([walk.b[: 3 * H] for walk in walks])
+        for gate, factor, w_g, b_g in zip(chunk, HALVED, w, b):
+            np.multiply(chunk[3], factor * w_g, out=gate)  # a_g = w_g ⊙ a_z + b_g
+            gate += factor * b_g
 
 
 def squash(chunk: Array, tanh_candidate: bool) -> None:
-    """From (halved) pre-activations to the values of gates and candidate, in place."""
+    """From pre-activations to i, 1 − u, o, z, in place."""
     through_tanh = chunk if tanh_candidate else chunk[:3]
     np.tanh(through_tanh, out=through_tanh)
     chunk[:3] *= 0.5
     chunk[:3] += 0.5
 
 
-def chunk_backward(dy: Array, dm: Array, cache: FastCache, steps: slice) -> tuple[Array, Array]:
-    """The reversed scan over one chunk: dy (S, B, H), dm (B, H) -> da (S·B, 4H) and dm before the chunk."""
-    i, u, o, z = cache.gates[:, steps]
-    S, B, H = dy.shape
-    da = np.empty((S, B, 4 * H), i.dtype)
-    da_i, da_u, da_o, da_z = (da[..., k * H : (k + 1) * H] for k in range(4))
-    dms = np.multiply(dy, o, order="C")  # from y = o ⊙ m
-    work = 1 - o
-    work *= dms
-    np.multiply(work, cache.memories[steps.start + 1 : steps.stop + 1], out=da_o)  # dy ⊙ m ⊙ o (1 − o)
-    keep = 1 - u
-    for dm_t, keep_t in zip(dms[::-1], keep[::-1]):
-        dm_t += dm
-        dm = dm_t * keep_t  # (1 − u) ⊙ dm, for the step before
-    dv = np.multiply(dms, u, out=dms)
-    v = i * z
-    np.subtract(1, i, out=work)
-    work *= v
-    np.multiply(work, dv, out=da_i)  # dv ⊙ z ⊙ i (1 − i)
-    v -= cache.memories[steps]
-    v *= keep
-    np.multiply(v, dv, out=da_u)  # dm ⊙ (v − m) ⊙ u (1 − u)
-    if cache.tanh_candidate:
-        np.multiply(z, z, out=work)
-        np.subtract(1, work, out=work)
-        dv *= work
-    np.multiply(dv, i, out=da_z)  # dv ⊙ i ⊙ (1 − z²)
-    return flat_rows(da), dm
+def chunk_backward(dy: Array, dm: Array, cache: WalkCache, steps: slice, work: Workspace | None) -> tuple[Array, Array]:
+    """The reversed scan over one chunk: dy (S, B, walks · H), dm of its last memory -> da (4, …) and dm before it.
 
-
-def through_diagonal_gates(da: Array, a_z: Array, w: Array, dgates: Array) -> Array:
-    """From da (N, 4H) to dp (N, H); adds dw and db of the gates to ``dgates`` (2, 3H).
-
-    ``a_z`` (S, B, H) is the candidate, which the identity has left as it was.
+    The four arrays of da also hold what leads to them.
     """
-    H = a_z.shape[-1]
-    dp = da[:, 3 * H :].copy()
+    i, keep, o, z = cache.gates[:, steps]
+    v, y, before, after = cache.v[steps], cache.y[steps], cache.memories[steps], cache.memories[1:][steps]
+    da = empty(work, "da", (4, *v.shape), v.dtype)
+    da_i, da_u, da_o, da_z = da
+    dms = np.multiply(dy, o, out=empty(work, "dm", v.shape, v.dtype))  # from y = o ⊙ m
+    np.subtract(after, y, out=da_o)  # (1 − o) ⊙ m
+    da_o *= dms  # dy ⊙ m ⊙ o (1 − o)
+    for dm_t, keep_t, passed_on in zip(dms[::-1], keep[::-1], da_u[::-1]):
+        dm_t += dm
+        dm = np.multiply(dm_t, keep_t, out=passed_on)  # (1 − u) ⊙ dm, for the step before
+    dm = dm.copy()
+    dv = np.subtract(dms, da_u, out=dms)  # u ⊙ dm
+    np.subtract(after, before, out=da_z)  # u ⊙ (v − m)
+    da_u *= da_z  # dm ⊙ (v − m) ⊙ u (1 − u)
+    np.multiply(v, i, out=da_i)
+    np.subtract(v, da_i, out=da_i)
+    da_i *= dv  # dv ⊙ z ⊙ i (1 − i)
+    if cache.tanh_candidate:
+        np.multiply(v, z, out=da_z)
+        np.subtract(i, da_z, out=da_z)
+        da_z *= dv  # dv ⊙ i ⊙ (1 − z²)
+    else:
+        np.multiply(dv, i, out=da_z)
+    return da, dm
+
+
+def through_diagonal_gates(da: Array, a_z: Array, w: Array, dvectors: Array) -> Array:
+    """From da (4, S, B, walks · H) to dp (1, …), in the place of da_z; adds to dw and db of the gates, (2, 3, …).
+
+    ``a_z`` is the candidate, which the identity has left as it was.
+    """
     for k in range(3):
-        part = slice(k * H, (k + 1) * H)
-        dp += da[:, part] * w[part]
-        dgates[0, part] += np.einsum("nh,nh->h", da[:, part], flat_rows(a_z))
-        dgates[1, part] += da[:, part].sum(0)
-    return dp
+        dvectors[0, k] += np.einsum("nh,nh->h", flat_rows(da[k]), flat_rows(a_z))  # from w_g ⊙ a_z
+        dvectors[1, k] += flat_rows(da[k]).sum(0)  # from + b_g
+    for k in range(3):
+        da[k] *= w[k]
+        da[3] += da[k]  # from w_g ⊙ a_z, thrice
+    return da[3:]
+
+
+def packed_gradient(dW: Array, dvectors: Array) -> STMParams:
+    """The stack of a walk's gradients (4 or 1, D + 1, H) as parameters; ``dvectors``: its part, (2, 3, H)."""
+    packed = dW.transpose(1, 0, 2).reshape(dW.shape[1], -1)  # (D + 1, 4H or H)
+    if len(dW) == 4:
+        return STMParams(packed[:-1], packed[-1])
+    return STMParams(packed[:-1], np.concatenate([dvectors[1].reshape(-1), packed[-1]]), None, dvectors[0].reshape(-1))

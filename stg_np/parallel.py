@@ -9,6 +9,8 @@ time and not one bit of the result.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
@@ -18,9 +20,18 @@ from typing import Self, TypeVar
 
 from stg_np.models.base import LossAndGrad
 from stg_np.params import State
+from stg_np.workspace import Workspace
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+SWITCH_INTERVAL = 1e-4
+"""Seconds after which a thread that waits for the interpreter lock insists on it.
+
+The layers make many calls of a few microseconds, each of which lets go of the lock, but for less time than the other
+thread needs to wake up and take it. At Python's own 5 milliseconds it would sleep through whole layers.
+"""
 
 
 class Workers:
@@ -37,16 +48,21 @@ class Workers:
         if count is not None and count < 1:
             raise ValueError(f"at least one worker is needed, got {count}")
         self.count = count or available_cores()
+        self._own = threading.local()
 
     def __enter__(self) -> Self:
         from threadpoolctl import threadpool_limits
 
         self._limits = threadpool_limits(1, user_api="blas")
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switch_interval, SWITCH_INTERVAL))
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="stg-np-worker")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._own = threading.local()  # lets go of the memory of the thread that called
+        sys.setswitchinterval(self._switch_interval)
         self._limits.restore_original_limits()
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
@@ -54,6 +70,17 @@ class Workers:
         if self.count == 1:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace of the calling thread, for a function inside :meth:`map`.
+
+        The thread's next item uses it again, so what the function returns must not lie in it.
+        """
+        if not hasattr(self._own, "work"):
+            self._own.work = Workspace()
+        work: Workspace = self._own.work
+        return work
 
 
 def available_cores() -> int:

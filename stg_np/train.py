@@ -169,6 +169,7 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) ->
             return loss_and_grad(
                 run.model, now.params, now.state, x, labels,
                 weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
+                work=workers.workspace,
             )  # fmt: skip
 
     return sum_shards(workers.map(shard, range(len(groups))))

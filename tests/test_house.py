@@ -15,12 +15,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stg_np"
 
-FAST_PATHS = {"fast", "fast_conv", "kernels"}
+FAST_PATHS = {"fast", "fast_layer", "fast_conv", "kernels"}
 
 ORDER = [
     {"stg_np"},
     {"backend"},
-    {"params"},
+    {"workspace", "params"},
     {"checkpoint", "gradcheck"},
     {"ops"},
     {"stm"},
@@ -41,7 +41,7 @@ ORDER = [
 """Each may import what stands above it in this list, and, in a package, its neighbours. A new module needs a place."""
 
 READING_PATH = ["stm.py", "ops/linear.py", "ops/losses.py", "models/stg.py", "train.py"]
-MATHS = ["backend", "params", "ops", "stm", "sweep", "models", "optim", "gradcheck", "checks"]
+MATHS = ["backend", "workspace", "params", "ops", "stm", "sweep", "models", "optim", "gradcheck", "checks"]
 
 modules = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 every_module = pytest.mark.parametrize("module", modules)

@@ -15,6 +15,7 @@ from stg_np.bench.cases import Case, LayerCase
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import stm_pair
 from stg_np.parallel import Workers, sum_shards
+from stg_np.workspace import Workspace
 
 OURS = "stg_np"
 """The name of this package among the subjects."""
@@ -75,16 +76,17 @@ def build_ours(case: Case, workers: int, blas_threads: int, until: ExitStack) ->
 
 
 def our_layer(case: LayerCase, pool: Workers) -> Subject:
-    """One shard of the batch per worker. y and dx stay in their shards, as in training; gradients are summed."""
+    """One shard of the batch per worker. y and dx stay in their shards' workspaces; gradients are summed."""
     x, dy, params = case.draw()
     forward, backward = stm_pair(np, False)
     bounds = [k * case.B // pool.count for k in range(pool.count + 1)]
-    shards = [(x[start:stop], dy[start:stop]) for start, stop in pairwise(bounds) if stop > start]
+    shards = [(slice(*rows), Workspace()) for rows in pairwise(bounds) if rows[1] > rows[0]]
 
-    def shard(part: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
-        nothing = np.zeros((len(part[0]), case.H), x.dtype)  # the memory before, and what reaches the last memory
-        (y, _), cache = forward(part[0], nothing, params)
-        dx, _, grads = backward(part[1], nothing, cache, params)
+    def shard(part: tuple[slice, Workspace]) -> tuple[Array, Array, Array, Array]:
+        rows, work = part
+        nothing = np.zeros((rows.stop - rows.start, case.H), x.dtype)  # the memory before, and dm_T
+        (y, _), cache = forward(x[rows], nothing, params, work=work)
+        dx, _, grads = backward(dy[rows], nothing, cache, params, work=work)
         return y, dx, grads.W, grads.b
 
     def run() -> Any:
@@ -105,8 +107,9 @@ def our_step(case: Any, pool: Workers) -> Subject:
 
     def group(rows: slice) -> Any:
         return loss_and_grad(
-            model, params, state, x[rows], labels[rows], weight=1 / case.size, label_smoothing=case.label_smoothing
-        )
+            model, params, state, x[rows], labels[rows],
+            weight=1 / case.size, label_smoothing=case.label_smoothing, work=pool.workspace,
+        )  # fmt: skip
 
     def results(returned: Any) -> dict[str, Array]:
         return {"loss": np.asarray(returned.loss)} | {name: returned.grads[name] for name in returned.grads}

@@ -12,6 +12,7 @@ import numpy as np
 from stg_np.backend import Array, get_xp
 from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
 from stg_np.params import Params, State
+from stg_np.workspace import Workspace
 
 
 class Model(Protocol):
@@ -29,11 +30,18 @@ class Model(Protocol):
         """Draw parameters and the initial state, on the host."""
 
     def forward(
-        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+        self,
+        x: Array,
+        params: Params,
+        state: State,
+        *,
+        train: bool = False,
+        rng: np.random.Generator | None = None,
+        work: Workspace | None = None,
     ) -> tuple[Array, Any, State]:
-        """``logits (B, C), cache, new state`` for a batch x."""
+        """``logits (B, C), cache, new state`` for a batch x. The logits never lie in ``work``; the cache may."""
 
-    def backward(self, dlogits: Array, cache: Any, params: Params) -> Params:
+    def backward(self, dlogits: Array, cache: Any, params: Params, *, work: Workspace | None = None) -> Params:
         """The gradient of every parameter, laid out like ``params``."""
 
 
@@ -59,6 +67,7 @@ def loss_and_grad(
     weight: float,
     label_smoothing: float = 0.0,
     rng: np.random.Generator | None = None,
+    work: Workspace | None = None,
 ) -> LossAndGrad:
     """Train-mode forward and backward of ``weight · Σ cross-entropy`` over the examples given.
 
@@ -70,11 +79,12 @@ def loss_and_grad(
         weight: what each example's loss counts.
         label_smoothing: see :func:`~stg_np.ops.losses.cross_entropy_forward`.
         rng: for what is random in training (dropout); drawn on the host.
+        work: memory that is used again; the results never lie in it.
     """
     xp = get_xp(x, labels)
-    logits, cache, new_state = model.forward(x, params, state, train=True, rng=rng)
+    logits, cache, new_state = model.forward(x, params, state, train=True, rng=rng, work=work)
     losses, loss_cache = cross_entropy_forward(logits, labels, label_smoothing=label_smoothing)
     dlosses = xp.full(losses.shape, weight, dtype=losses.dtype)  # from weight · Σ
-    grads = model.backward(cross_entropy_backward(dlosses, loss_cache), cache, params)
+    grads = model.backward(cross_entropy_backward(dlosses, loss_cache), cache, params, work=work)
     correct = (logits.argmax(1) == labels).sum()
     return LossAndGrad(losses.sum() * weight, grads, correct, new_state)

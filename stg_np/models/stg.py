@@ -25,6 +25,7 @@ from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_bac
 from stg_np.ops.views import patches_forward, transpose_grid
 from stg_np.params import Params, Role, State, named
 from stg_np.stm import STMParams, init_stm
+from stg_np.workspace import Workspace, within
 
 VIEWS = ("rows", "patches", "pixels")
 POOLS = ("mean", "last")
@@ -157,84 +158,115 @@ class STG:
         return Params.create(arrays), {}
 
     def forward(
-        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+        self,
+        x: Array,
+        params: Params,
+        state: State,
+        *,
+        train: bool = False,
+        rng: np.random.Generator | None = None,
+        work: Workspace | None = None,
     ) -> tuple[Array, STGCache, State]:
         """``input -> stm1 -> … -> stmN -> output``.
 
         Args:
             x: (B, height, width, c), or (B, T, D). params, state: from :meth:`init`.
             train: whether dropout is active. rng: its source; needed only then.
+            work: memory for the fast path to use again; the cache is then good until the next forward pass with it.
 
         Returns:
             logits (B, C), the cache, and the state (unchanged).
         """
         h = patches_forward(x, *self.patch_size) if self.is_picture else x  # (B, T, D)
+        layer_forward, _ = layer_pair(get_xp(x), self)
         caches = []
         for layer in range(self.layers):
-            y, cache = self.layer_forward(h, params, layer, rng if train else None)  # (B, T, width)
-            h = y if layer == 0 else h + y
+            walks, room = self.walks(params, layer), within(work, f"stm{layer + 1}")
+            h, cache = layer_forward(self, h, walks, layer, rng=rng if train else None, work=room)  # (B, T, width)
             caches.append(cache)
         h, norm = rms_norm_forward(h)
         pooled, pool = mean_pool_forward(h) if self.pool == "mean" else last_pool_forward(h, self.memory_width)
         logits, head = linear_forward(pooled, params.group("head", LinearParams))  # (B, width) -> (B, C)
         return logits, STGCache(caches, norm, pool, head), state
 
-    def backward(self, dlogits: Array, cache: STGCache, params: Params) -> Params:
+    def backward(self, dlogits: Array, cache: STGCache, params: Params, *, work: Workspace | None = None) -> Params:
         """The gradient of every parameter from dlogits (B, C): the lines of :meth:`forward`, last to first."""
         dpooled, dhead = linear_backward(dlogits, cache.head, params.group("head", LinearParams))
         grads = named("head", dhead)
         dh = (mean_pool_backward if self.pool == "mean" else last_pool_backward)(dpooled, cache.pool)
         dh = rms_norm_backward(dh, cache.norm)  # (B, T, width)
+        _, layer_backward = layer_pair(get_xp(dlogits), self)
         for layer in reversed(range(self.layers)):
-            dx, dlayer = self.layer_backward(dh, cache.layers[layer], params, layer)
-            dh = dx if layer == 0 else dh + dx  # from h + y
-            grads |= dlayer
+            walks, room = self.walks(params, layer), within(work, "backward")
+            dh, dwalks = layer_backward(self, dh, cache.layers[layer], walks, layer, work=room)
+            for direction, dwalk in zip(self.directions, dwalks):
+                grads |= named(layer_name(layer, direction), dwalk)
         return Params.pack(params.layout, grads)
 
-    def layer_forward(
-        self, h: Array, params: Params, layer: int, rng: np.random.Generator | None
-    ) -> tuple[Array, LayerCache]:
-        """Norm, then one STM walk per direction side by side: (B, T, D) -> (B, T, width)."""
-        xp, norm, walks, outputs, mask = get_xp(h), None, [], [], None
-        if layer > 0:
-            h, norm = rms_norm_forward(h)
-        h = self.turn(h, layer, self.grid)
-        stm_forward, _ = stm_pair(xp, self.recurrent)
-        m_0 = xp.zeros((h.shape[0], self.memory_width), dtype=h.dtype)
-        for direction in self.directions:
-            walk = params.group(layer_name(layer, direction), STMParams)
-            (y, _), cache = stm_forward(reverse(h, direction), m_0, walk, phi_z=self.phi_z)
-            outputs.append(reverse(y, direction))  # (B, T, H)
-            walks.append(cache)
-        y = self.turn(xp.concatenate(outputs, -1), layer, self.grid[::-1])
-        if rng is not None and self.dropout > 0:
-            y, mask = dropout_forward(y, self.dropout, rng)
-        return y, LayerCache(norm, walks, mask)
+    def walks(self, params: Params, layer: int) -> list[STMParams]:
+        """The parameters of a layer's walks, a view for each direction."""
+        return [params.group(layer_name(layer, direction), STMParams) for direction in self.directions]
 
-    def layer_backward(
-        self, dy: Array, cache: LayerCache, params: Params, layer: int
-    ) -> tuple[Array, dict[str, Array]]:
-        """Reverse :meth:`layer_forward`: dy (B, T, width) -> dx (B, T, D) and the layer's gradients by name."""
-        if cache.mask is not None:
-            dy = dropout_backward(dy, cache.mask)
-        dy = self.turn(dy, layer, self.grid)
-        xp, H = get_xp(dy), self.memory_width
-        grads: dict[str, Array] = {}
-        parts = []
-        _, stm_backward = stm_pair(xp, self.recurrent)
-        dm_T = xp.zeros((dy.shape[0], H), dtype=dy.dtype)  # nobody reads the last memory
-        for k, direction in enumerate(self.directions):
-            name = layer_name(layer, direction)
-            dy_walk = reverse(dy[..., k * H : (k + 1) * H], direction)  # from concatenate
-            dx, _, dwalk = stm_backward(dy_walk, dm_T, cache.walks[k], params.group(name, STMParams))
-            parts.append(reverse(dx, direction))
-            grads |= named(name, dwalk)
-        dh = self.turn(reduce(add, parts), layer, self.grid[::-1])  # h was read once per direction
-        return dh if cache.norm is None else rms_norm_backward(dh, cache.norm), grads
+    def turns(self, layer: int) -> bool:
+        """Whether the layer walks the grid column by column."""
+        return self.alternate and layer % 2 == 1
 
-    def turn(self, h: Array, layer: int, grid: tuple[int, int]) -> Array:
-        """With ``alternate``, every second layer walks the grid column by column; an order, not an operation."""
-        return transpose_grid(h, grid) if self.alternate and layer % 2 == 1 else h
+
+def layer_forward(
+    model: STG,
+    h: Array,
+    walks: list[STMParams],
+    layer: int,
+    *,
+    rng: np.random.Generator | None = None,
+    work: Workspace | None = None,
+) -> tuple[Array, LayerCache]:
+    """Norm, one STM walk per direction side by side, and the path around them: (B, T, D) -> (B, T, width).
+
+    The first layer has neither norm nor path: its input is of another width. ``rng``: for dropout, in training only.
+    """
+    xp, norm, caches, outputs, mask = get_xp(h), None, [], [], None
+    read = h
+    if layer > 0:
+        read, norm = rms_norm_forward(h)
+    if model.turns(layer):
+        read = transpose_grid(read, model.grid)  # an order, not an operation
+    stm_forward, _ = stm_pair(xp, model.recurrent)
+    m_0 = xp.zeros((h.shape[0], model.memory_width), dtype=h.dtype)
+    for direction, walk in zip(model.directions, walks):
+        (y, _), cache = stm_forward(reverse(read, direction), m_0, walk, phi_z=model.phi_z)
+        outputs.append(reverse(y, direction))  # (B, T, H)
+        caches.append(cache)
+    y = xp.concatenate(outputs, -1)  # (B, T, width)
+    if model.turns(layer):
+        y = transpose_grid(y, model.grid[::-1])
+    if rng is not None and model.dropout > 0:
+        y, mask = dropout_forward(y, model.dropout, rng)
+    return y if layer == 0 else h + y, LayerCache(norm, caches, mask)
+
+
+def layer_backward(
+    model: STG, dh: Array, cache: LayerCache, walks: list[STMParams], layer: int, *, work: Workspace | None = None
+) -> tuple[Array, list[STMParams]]:
+    """Reverse :func:`layer_forward`: dh (B, T, width) -> dx (B, T, D), and the gradients of its walks."""
+    dy = dh  # from h + y
+    if cache.mask is not None:
+        dy = dropout_backward(dy, cache.mask)
+    if model.turns(layer):
+        dy = transpose_grid(dy, model.grid)
+    xp, H = get_xp(dy), model.memory_width
+    _, stm_backward = stm_pair(xp, model.recurrent)
+    dm_T = xp.zeros((dy.shape[0], H), dtype=dy.dtype)  # nobody reads the last memory
+    parts, dwalks = [], []
+    for k, (direction, walk) in enumerate(zip(model.directions, walks)):
+        dy_walk = reverse(dy[..., k * H : (k + 1) * H], direction)  # from concatenate
+        dx, _, dwalk = stm_backward(dy_walk, dm_T, cache.walks[k], walk)
+        parts.append(reverse(dx, direction))
+        dwalks.append(dwalk)
+    dread = reduce(add, parts)  # it was read once per direction
+    if model.turns(layer):
+        dread = transpose_grid(dread, model.grid[::-1])
+    return dread if cache.norm is None else dh + rms_norm_backward(dread, cache.norm), dwalks
 
 
 def layer_name(layer: int, direction: str) -> str:
@@ -247,8 +279,17 @@ def reverse(h: Array, direction: str) -> Array:
     return h[:, ::-1] if direction == "backward" else h
 
 
+def layer_pair(xp: Any, model: STG) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """THE place where the path is chosen, for a layer: which forward/backward pair computes it."""
+    if xp is np and not model.recurrent and not (model.diagonal and model.tanh_candidate):
+        from stg_np import fast_layer
+
+        return fast_layer.layer_forward, fast_layer.layer_backward
+    return layer_forward, layer_backward
+
+
 def stm_pair(xp: Any, recurrent: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """THE place where the path is chosen: which forward/backward pair computes an STM layer."""
+    """And for a single walk."""
     if recurrent:
         return stm.stm_recurrent_forward, stm.stm_recurrent_backward
     if xp is np:
