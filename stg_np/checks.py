@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import fast, fast_conv, stm
+from stg_np import fast, fast_conv, fast_layer, stm
 from stg_np.backend import Array, array_module, get_xp, to_device
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
+from stg_np.models import stg
 from stg_np.models.base import Model, loss_and_grad
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
@@ -60,7 +61,8 @@ def on_device(tree: Any, device: str) -> Any:
     if isinstance(tree, Params):
         return tree.with_flat(to_device(tree.flat, device))
     if isinstance(tree, tuple):
-        return type(tree)(*(on_device(value, device) for value in tree))
+        moved = [on_device(value, device) for value in tree]
+        return type(tree)(*moved) if hasattr(tree, "_fields") else tuple(moved)
     return None if tree is None else to_device(tree, device)
 
 
@@ -71,6 +73,7 @@ def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pai
     yield from conv_pairs(rng, device)
     yield from memory_pairs(rng)
     yield from layer_pairs(rng, device)
+    yield from stg_layer_pairs(rng, device)
     yield from model_pairs(rng)
 
 
@@ -253,6 +256,40 @@ def draw_stm(rng: np.random.Generator, D: int, H: int, *, recurrent: bool, diago
     scale = 0.5 if recurrent else 1.0
     drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
     return stm.STMParams._make(scale * rng.standard_normal(a.shape) if a is not None else None for a in drawn)
+
+
+def stg_layer_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
+    """A layer of the STG with its norm, directions and path: plain and fast, the first layer and a turned one."""
+    paths: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"plain": (stg.layer_forward, stg.layer_backward)}
+    if device == "cpu":  # NumPy only
+        paths["fast"] = (fast_layer.layer_forward, fast_layer.layer_backward)
+    kinds: dict[str, dict[str, Any]] = {
+        "one direction": {"bidirectional": False},
+        "both directions, dropout": {"dropout": 0.3},
+        "both directions, diagonal": {"diagonal": True, "tanh_candidate": False},
+    }
+    for path, layer, (kind, fields) in product(paths, (0, 1), kinds.items()):
+        model = STG((2, 3, 4), 2, view="pixels", width=4, layers=2, alternate=True, **fields)
+        walk = partial(draw_stm, rng, 4, model.memory_width, recurrent=False, diagonal=model.diagonal)
+        inputs = {"h": rng.standard_normal((2, 6, 4)), "walks": tuple(walk() for _ in model.directions)}
+        name = f"layer, {path}, {'turned' if layer else 'first'}, {kind}"
+        yield Pair(name, *layer_of(model, layer, *paths[path]), inputs)
+
+
+def layer_of(
+    model: STG, layer: int, forward: Callable[..., Any], backward: Callable[..., Any]
+) -> tuple[Forward, Backward]:
+    """A layer of a model, with dropout where the model has it, in the form that the checker takes."""
+
+    def layer_forward(h: Array, walks: Any) -> tuple[Array, Any]:
+        y, cache = forward(model, h, list(walks), layer, rng=np.random.default_rng(0))
+        return y, (cache, list(walks))
+
+    def layer_backward(dh: Array, kept: Any) -> tuple[Array, Any]:
+        dx, dwalks = backward(model, dh, *kept, layer)
+        return dx, tuple(dwalks)
+
+    return layer_forward, layer_backward
 
 
 def model_pairs(rng: np.random.Generator) -> Iterator[Pair]:

@@ -66,7 +66,7 @@ def layer_forward(
     out = empty(work, "h", (T, B, model.width), h.dtype).transpose(1, 0, 2)
     target = walking_order(out, model, layer)  # a view
     target[..., :H] = cache.y[..., :H].reshape(*steps.shape[:3], H)
-    target[..., H:] = cache.y[::-1, :, H:].reshape(*steps.shape[:3], -1)
+    target[..., H:] = cache.y[::-1, :, H:].reshape(*steps.shape[:3], model.width - H)
     mask = None
     if rng is not None and model.dropout > 0:
         dropped, mask = dropout_forward(out, model.dropout, rng)
@@ -91,7 +91,7 @@ def layer_backward(
     steps = walking_order(dh if cache.mask is None else dh * cache.mask, model, layer)
     dy = empty(work, "dy", (T, B, model.width), dtype)
     dy[..., :H] = steps[..., :H].reshape(T, B, H)
-    dy[::-1, :, H:] = steps[..., H:].reshape(T, B, -1)
+    dy[::-1, :, H:] = steps[..., H:].reshape(T, B, model.width - H)
     dm_T = np.zeros((B, model.width), dtype)  # nobody reads the last memory
     dxs, _, dwalks = walks_backward(dy, dm_T, cache.walks, walks, work)
     dx = dxs[0]

@@ -7,10 +7,10 @@ Hutter, arXiv:1711.05101) and acts on matrices only; ``frozen`` entries never ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import cos, pi, sqrt
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from stg_np.backend import Array, get_xp
 from stg_np.params import Params
@@ -19,14 +19,20 @@ Moments: TypeAlias = dict[str, Array]
 """What an optimizer remembers, by name: vectors like the flat parameters, and 0-d counters."""
 
 
+Each: TypeAlias = Callable[[Callable[[Any], Array], Iterable[Any]], Iterable[Array]]
+"""``map``, or what calls a function for each of several items on threads."""
+
+
 class Optimizer(Protocol):
     """Two pure functions."""
 
     def init(self, params: Params) -> Moments:
         """The moments before the first step."""
 
-    def update(self, grads: Params, moments: Moments, params: Params, learning_rate: float) -> tuple[Params, Moments]:
-        """New parameters and new moments; the arguments are left as they are."""
+    def update(
+        self, grads: Params, moments: Moments, params: Params, learning_rate: float, *, each: Each = map
+    ) -> tuple[Params, Moments]:
+        """New parameters and new moments; the arguments are left as they are. ``each``: for work that has parts."""
 
 
 def decayed(params: Params, amount: float) -> Array:
@@ -54,7 +60,9 @@ class SGD:
         """One velocity per parameter."""
         return {"velocity": get_xp(params.flat).zeros_like(params.flat)}
 
-    def update(self, grads: Params, moments: Moments, params: Params, learning_rate: float) -> tuple[Params, Moments]:
+    def update(
+        self, grads: Params, moments: Moments, params: Params, learning_rate: float, *, each: Each = map
+    ) -> tuple[Params, Moments]:
         """One step."""
         velocity = self.momentum * moments["velocity"] + grads.flat
         step = grads.flat + self.momentum * velocity if self.nesterov else velocity
@@ -77,7 +85,9 @@ class AdamW:
         zeros = xp.zeros_like(params.flat)
         return {"mean": zeros, "square": zeros, "steps": xp.zeros((), dtype=params.flat.dtype)}
 
-    def update(self, grads: Params, moments: Moments, params: Params, learning_rate: float) -> tuple[Params, Moments]:
+    def update(
+        self, grads: Params, moments: Moments, params: Params, learning_rate: float, *, each: Each = map
+    ) -> tuple[Params, Moments]:
         """One step: ``m̂ / (√v̂ + ε)`` with both moments corrected for their start at zero."""
         xp = get_xp(params.flat)
         steps = moments["steps"] + 1
@@ -108,18 +118,19 @@ class Muon:
         """AdamW's moments, and a velocity."""
         return self.others.init(params) | {"velocity": get_xp(params.flat).zeros_like(params.flat)}
 
-    def update(self, grads: Params, moments: Moments, params: Params, learning_rate: float) -> tuple[Params, Moments]:
-        """One step of AdamW, in which the matrices are then replaced by their orthogonal step."""
+    def update(
+        self, grads: Params, moments: Moments, params: Params, learning_rate: float, *, each: Each = map
+    ) -> tuple[Params, Moments]:
+        """One step of AdamW, in which the matrices are then replaced by their orthogonal step, each a part of work."""
         new, new_moments = self.others.update(grads, moments, params, learning_rate)
         velocity = self.momentum * moments["velocity"] + grads.flat
         nesterov = grads.with_flat(grads.flat + self.momentum * velocity)
         flat = new.flat.copy()
-        for entry in params.layout.entries:
-            if entry.role == "matrix":
-                step = orthogonalised(nesterov[entry.name], self.iterations) * (0.2 * sqrt(max(entry.shape)))
-                old = params[entry.name]
-                updated = old - learning_rate * (step + self.weight_decay * old)
-                flat[params.layout.slices[entry.name]] = updated.reshape(-1)
+        names = [entry.name for entry in params.layout.entries if entry.role == "matrix"]
+        for name, step in zip(names, each(lambda name: orthogonalised(nesterov[name], self.iterations), names)):
+            old, scale = params[name], 0.2 * sqrt(max(step.shape))
+            updated = old - learning_rate * (scale * step + self.weight_decay * old)
+            flat[params.layout.slices[name]] = updated.reshape(-1)
         return params.with_flat(flat), new_moments | {"velocity": velocity}
 
 

@@ -64,12 +64,22 @@ class Layout:
         return sum(prod(entry.shape) for entry in self.entries)
 
     def mask(self, *roles: Role, like: Array) -> Array:
-        """A vector of ones where the role is one of ``roles``, zeros elsewhere; library and dtype of ``like``."""
-        mask: Array = get_xp(like).zeros(self.size, dtype=like.dtype)
-        for entry in self.entries:
-            if entry.role in roles:
-                mask[self.slices[entry.name]] = 1
-        return mask
+        """A vector of ones where the role is one of ``roles``, zeros elsewhere; library and dtype of ``like``.
+
+        It is made once and shared: not to be written to.
+        """
+        key = (get_xp(like), str(like.dtype), roles)
+        if key not in self._masks:
+            mask = key[0].zeros(self.size, dtype=like.dtype)
+            for entry in self.entries:
+                if entry.role in roles:
+                    mask[self.slices[entry.name]] = 1
+            self._masks[key] = mask
+        return self._masks[key]
+
+    @cached_property
+    def _masks(self) -> dict[Any, Array]:
+        return {}
 
 
 class Params:

@@ -192,8 +192,9 @@ def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> Tra
         result = batch_gradient(run, now, batch, workers)
         grads, norm = clip_by_norm(result.grads, run.config.clip_norm)
         params, moments = run.config.make_optimizer().update(
-            grads, now.moments, now.params, learning_rate_at(run, now.step)
-        )
+            grads, now.moments, now.params, learning_rate_at(run, now.step),
+            each=lambda function, parts: workers.map(np.errstate(over="ignore", invalid="ignore")(function), parts),
+        )  # fmt: skip
     good = xp.isfinite(norm)
     return TrainState(
         params=params.with_flat(xp.where(good, params.flat, now.params.flat)),

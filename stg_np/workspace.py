@@ -33,7 +33,8 @@ class Workspace:
         memory = self._memory.get(name)
         if memory is None or memory.size < size:
             memory = self._memory[name] = np.empty(size, np.uint8)
-        return memory[:size].view(dtype).reshape(shape)
+        array: Array = memory[:size].view(dtype).reshape(shape)
+        return array
 
     def within(self, name: str) -> Workspace:
         """A workspace of its own for one part of a model, the same one for the same name."""

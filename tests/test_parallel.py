@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from functools import partial
@@ -17,9 +18,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from stg_np.backend import to_device, to_host
 from stg_np.data.augment import normalise
 from stg_np.models.base import LossAndGrad, loss_and_grad
-from stg_np.parallel import Workers, available_cores, sum_shards
+from stg_np.parallel import SWITCH_INTERVAL, Workers, available_cores, sum_shards
 from stg_np.params import Entry, Layout, Params
 from stg_np.train import TrainState, batch_gradient, initial_state, prepare
+from stg_np.workspace import Workspace
 from tests.training import MODEL, as_float64, make_run, pictures
 
 
@@ -74,6 +76,40 @@ def test_no_thread_is_left_behind(count: int) -> None:
     with Workers(count) as workers:
         workers.map(time.sleep, [0.001] * 6)
     assert set(threading.enumerate()) == before
+
+
+def test_every_thread_has_a_workspace_of_its_own_and_keeps_it() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    with Workers(2) as workers:
+
+        def workspace_of(_: int) -> tuple[str, Workspace]:
+            together.wait()
+            return threading.current_thread().name, workers.workspace
+
+        found = [workers.map(workspace_of, range(2)) for _ in range(3)]
+        assert found[0][0][1] is not found[0][1][1]
+        assert all(dict(pairs) == dict(found[0]) for pairs in found)
+
+
+def test_one_worker_is_the_calling_thread_whose_memory_is_let_go_of_afterwards() -> None:
+    workers = Workers(1)
+    with workers:
+        inside = workers.workspace
+        assert workers.map(lambda _: workers.workspace, range(2)) == [inside, inside]
+    assert workers.workspace is not inside
+
+
+@pytest.mark.parametrize(("outside", "inside"), [(5e-3, SWITCH_INTERVAL), (1e-6, 1e-6)])
+def test_threads_insist_on_the_interpreter_lock_sooner_inside(outside: float, inside: float) -> None:
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(outside)
+        with Workers(2):
+            assert sys.getswitchinterval() == pytest.approx(inside)
+        assert sys.getswitchinterval() == pytest.approx(outside)
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -185,9 +185,9 @@ class Noisy(STG):
         return params, {"mean": np.zeros(3, dtype)}
 
     def forward(
-        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+        self, x: Array, params: Params, state: State, *, train: bool = False, **options: Any
     ) -> tuple[Array, Any, State]:
-        logits, cache, _ = super().forward(x, params, state, train=train, rng=rng)
+        logits, cache, _ = super().forward(x, params, state, train=train, **options)
         return logits, cache, {"mean": 0.9 * state["mean"] + 0.1 * x.mean((0, 1, 2))} if train else state
 
 
@@ -259,8 +259,8 @@ class Poisoned(STG):
     bad: tuple[int, ...] = (4,)
     poison: float = float("nan")
 
-    def backward(self, dlogits: Array, cache: Any, params: Params) -> Params:
-        grads = super().backward(dlogits, cache, params)
+    def backward(self, dlogits: Array, cache: Any, params: Params, **options: Any) -> Params:
+        grads = super().backward(dlogits, cache, params, **options)
         if next(self.calls) + 1 in self.bad:
             grads.flat[5] = self.poison
         return grads
@@ -381,11 +381,11 @@ class Recorder(STG):
     inputs: list[Array] = field(default_factory=list)
 
     def forward(
-        self, x: Array, params: Params, state: State, *, train: bool = False, rng: np.random.Generator | None = None
+        self, x: Array, params: Params, state: State, *, train: bool = False, **options: Any
     ) -> tuple[Array, Any, State]:
         if train:
             self.inputs.append(to_host(x))
-        return super().forward(x, params, state, train=train, rng=rng)
+        return super().forward(x, params, state, train=train, **options)
 
 
 def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: str) -> None:

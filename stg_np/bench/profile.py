@@ -117,7 +117,7 @@ def phases_of(module: str) -> dict[int, str]:
 def statements(module: str, body: list[Any], backward: bool, function: str, found: dict[int, str]) -> None:
     """Sort the statements of a function, one level of nesting after the other."""
     for node in body:
-        loop_over_steps = isinstance(node, ast.For) and "zip" in ast.unparse(node.iter)
+        loop_over_steps = isinstance(node, ast.For) and "keep_t" in ast.unparse(node.target)
         inner = [child for field in ("body", "orelse") for child in getattr(node, field, [])]
         last = inner[0].lineno - 1 if inner else node.end_lineno
         what = "for" if loop_over_steps else ast.unparse(node).split("\n")[0] if inner else ast.unparse(node)
@@ -130,7 +130,7 @@ def statements(module: str, body: list[Any], backward: bool, function: str, foun
 
 def sort_out(statement: str, backward: bool, function: str) -> str:
     """The phase of one statement."""
-    if any(word in statement for word in ("np.empty", "np.zeros", "ascontiguousarray", "with_ones[", ".copy()")):
+    if any(word in statement for word in ("= empty(", "np.zeros", "with_ones[", ".copy()", "stacked_weights")):
         return "layout"
     if "@" in statement or "matmul" in statement or "fill_preactivations" in function:
         if not backward:

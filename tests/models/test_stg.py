@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast, kernels, stm
+from stg_np import fast, fast_layer, kernels, stm
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.gradcheck import check_pair
-from stg_np.models.stg import POOLS, STG, VIEWS, stm_pair
+from stg_np.models import stg
+from stg_np.models.stg import POOLS, STG, VIEWS, layer_pair, stm_pair
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.norm import rms_norm_forward
@@ -96,6 +97,12 @@ def test_evaluation_does_not_depend_on_the_batch(device: str, model: STG, seed: 
         np.testing.assert_allclose(logits, together[rows], rtol=1e-10, atol=1e-12)
 
 
+def one_layer(model: STG, h: Any, params: Params, layer: int) -> Any:
+    """A layer's output, by the path that the model takes."""
+    layer_forward, _ = layer_pair(get_xp(h), model)
+    return layer_forward(model, h, model.walks(params, layer), layer)[0]
+
+
 @examples(0.3)
 @given(seed=SEEDS, recurrent=st.booleans(), diagonal=st.booleans(), t=st.integers(1, 5))
 def test_the_other_direction_is_input_and_output_reversed(
@@ -111,8 +118,8 @@ def test_the_other_direction_is_input_and_output_reversed(
         if name.startswith("stm1."):
             prefix, direction, field = name.split(".")
             swapped[f"{prefix}.{other[direction]}.{field}"][...] = params[name]
-    one = to_host(model.layer_forward(h, params, 0, None)[0])
-    reversed_one = to_host(model.layer_forward(h[:, ::-1], swapped, 0, None)[0])[:, ::-1]
+    one = to_host(one_layer(model, h, params, 0))
+    reversed_one = to_host(one_layer(model, h[:, ::-1], swapped, 0))[:, ::-1]
     np.testing.assert_allclose(np.concatenate([reversed_one[..., 2:], reversed_one[..., :2]], -1), one, rtol=1e-12)
 
 
@@ -151,10 +158,9 @@ def test_deeper_layers_read_normalised_steps(device: str, layer: int) -> None:
     model = STG((5, 3), 2, width=4, layers=3, bidirectional=False)
     draw = Arrays(0, device=device)
     params, h = draw_params(model, draw), draw.normal(2, 5, 4)
-    y, _ = model.layer_forward(h, params, layer, None)
     walk, m_0 = params.group(f"stm{layer + 1}.forward", STMParams), to_device(np.zeros((2, 4)), device)
     (wanted, _), _ = stm.stm_forward(rms_norm_forward(h)[0], m_0, walk)
-    np.testing.assert_allclose(to_host(y), to_host(wanted), rtol=1e-12)
+    np.testing.assert_allclose(to_host(one_layer(model, h, params, layer)), to_host(h + wanted), rtol=1e-12)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -165,6 +171,17 @@ def test_the_quickest_path_is_taken(compiled: bool, monkeypatch: pytest.MonkeyPa
     assert stm_pair("a device", recurrent=False) == (on_a_device.stm_forward, on_a_device.stm_backward)
     for xp in (np, "a device"):
         assert stm_pair(xp, recurrent=True) == (stm.stm_recurrent_forward, stm.stm_recurrent_backward)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("tanh_candidate", [False, True])
+def test_the_quickest_path_is_taken_for_a_layer(recurrent: bool, diagonal: bool, tanh_candidate: bool) -> None:
+    model = STG((4, 3), 2, width=4, recurrent=recurrent, diagonal=diagonal, tanh_candidate=tanh_candidate)
+    plain = (stg.layer_forward, stg.layer_backward)
+    assert layer_pair("a device", model) == plain
+    covered = not recurrent and not (diagonal and tanh_candidate)
+    assert layer_pair(np, model) == ((fast_layer.layer_forward, fast_layer.layer_backward) if covered else plain)
 
 
 # --- views and orders ---------------------------------------------------------------------------------------
@@ -193,11 +210,11 @@ def test_alternate_only_reorders_the_steps(device: str) -> None:
     back = np.argsort(order)
     by_hand = to_device(np.ascontiguousarray(to_host(h)[:, order]), device)
     for layer in (1, 3):
-        plain, _ = replace(model, alternate=False).layer_forward(by_hand, params, layer, None)
-        turned, _ = model.layer_forward(h, params, layer, None)
+        plain = one_layer(replace(model, alternate=False), by_hand, params, layer)
+        turned = one_layer(model, h, params, layer)
         np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
     first = to_device(np.ones((2, 6, 1)), device)
-    one, other = (m.layer_forward(first, params, 0, None)[0] for m in (model, replace(model, alternate=False)))
+    one, other = (one_layer(m, first, params, 0) for m in (model, replace(model, alternate=False)))
     np.testing.assert_array_equal(to_host(one), to_host(other))
 
 

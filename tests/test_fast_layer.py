@@ -1,0 +1,150 @@
+"""The fast path of a whole layer against its oracle, with and without a workspace, and what it allocates."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stg_np import fast, fast_layer
+from stg_np.models import stg
+from stg_np.models.base import loss_and_grad
+from stg_np.models.stg import STG
+from stg_np.params import Params
+from stg_np.workspace import Workspace
+from tests.contract import leaves
+
+PLAIN = (stg.layer_forward, stg.layer_backward)
+FAST = (fast_layer.layer_forward, fast_layer.layer_backward)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> STG:
+    """Models whose layers the fast path covers; sides and numbers of channels include 1."""
+    diagonal = draw(st.booleans())
+    return STG(
+        draw(st.one_of(st.tuples(*3 * [st.integers(1, 4)]), st.tuples(st.integers(1, 6), st.integers(1, 3)))),
+        draw(st.integers(2, 4)),
+        view=draw(st.sampled_from(["rows", "pixels"])),
+        width=2 * draw(st.integers(1, 3)),
+        layers=draw(st.integers(1, 3)),
+        diagonal=diagonal,
+        bidirectional=draw(st.booleans()),
+        alternate=draw(st.booleans()),
+        tanh_candidate=not diagonal and draw(st.booleans()),
+        pool=draw(st.sampled_from(["mean", "last"])),
+        dropout=draw(st.sampled_from([0.0, 0.4])),
+    )
+
+
+def drawn_params(model: STG, rng: np.random.Generator, dtype: Any) -> Params:
+    params, _ = model.init(rng, dtype)
+    params = params.with_flat(rng.standard_normal(params.flat.size).astype(dtype))
+    params.flat.flags.writeable = False
+    return params
+
+
+def poison(work: Workspace) -> None:
+    """NaN into all memory that is held, so that whoever reads what he has not written is found out."""
+    for memory in work._memory.values():
+        memory[...] = 0xFF
+    for room in work._rooms.values():
+        poison(room)
+
+
+@given(
+    model=models(),
+    seed=st.integers(0, 2**32 - 1),
+    B=st.integers(0, 4),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    chunk_bytes=st.sampled_from([1, 200, 1 << 20]),
+)
+def test_a_layer_equals_the_plain_one(model: STG, seed: int, B: int, dtype: Any, chunk_bytes: int) -> None:
+    rng = np.random.default_rng(seed)
+    params, T = drawn_params(model, rng, dtype), model.grid[0] * model.grid[1]
+    for layer in range(model.layers):
+        h = rng.standard_normal((B, T, model.width if layer else model.features)).astype(dtype)
+        dh = rng.standard_normal((B, T, model.width)).astype(dtype)
+        h.flags.writeable = dh.flags.writeable = False
+
+        def both(
+            pair: tuple[Callable[..., Any], ...], work: Any = None, h: Any = h, dh: Any = dh, layer: int = layer
+        ) -> Any:
+            walks = model.walks(params, layer)
+            y, cache = pair[0](model, h, walks, layer, rng=np.random.default_rng(1), work=work)
+            return y, *pair[1](model, dh, cache, walks, layer, work=work)
+
+        plain, work = list(leaves(both(PLAIN))), Workspace()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast, "CHUNK_BYTES", chunk_bytes)
+            quick = [array.copy() for array in leaves(both(FAST))]
+            both(FAST, work)
+            poison(work)
+            again = [array.copy() for array in leaves(both(FAST, work))]
+        tolerance = 2e-4 if dtype is np.float32 else 1e-11
+        for got, expected, same in zip(quick, plain, again):
+            assert got.dtype == dtype
+            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=0))
+            np.testing.assert_array_equal(same, got)
+
+
+@given(model=models(), seed=st.integers(0, 2**32 - 1))
+def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model: STG, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    params = drawn_params(model, rng, np.float32)
+    x, labels = rng.standard_normal((3, *model.input_shape), np.float32), rng.integers(0, model.classes, 3)
+    x.flags.writeable = False
+    work = Workspace()
+
+    def step(work: Workspace | None) -> Any:
+        return loss_and_grad(model, params, {}, x, labels, weight=1 / 3, rng=np.random.default_rng(0), work=work)
+
+    fresh, first = step(None), step(work)
+    logits = model.forward(x, params, {}, work=work)[0]
+    before = logits.copy()
+    poison(work)
+    np.testing.assert_array_equal(logits, before)
+    for result in (first, step(work)):
+        np.testing.assert_array_equal(result.grads.flat, fresh.grads.flat)
+        assert (result.loss, result.correct) == (fresh.loss, fresh.correct)
+
+
+def peak(run: Callable[[], Any]) -> int:
+    """The most bytes that a call holds at once, beyond what was held before."""
+    run()
+    tracemalloc.start()
+    run()
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return used
+
+
+def step_of(steps: int, work: Workspace | None) -> Callable[[], Any]:
+    model = STG((steps, 48), 10, width=64, layers=4)
+    rng = np.random.default_rng(0)
+    params, _ = model.init(rng)
+    x, labels = rng.standard_normal((16, steps, 48), np.float32), rng.integers(0, 10, 16)
+    return lambda: loss_and_grad(model, params, {}, x, labels, weight=1 / 16, work=work)
+
+
+def test_a_step_in_steady_state_allocates_almost_nothing() -> None:
+    """What remains is the gradient, twice (by name and packed), and under three maps in the norm before the head."""
+    step, one_map = step_of(256, None), 4 * 16 * 256 * 64
+    gradient = step().grads.flat.nbytes
+    assert peak(step) > 45 * one_map
+    assert peak(step_of(256, Workspace())) - 2 * gradient < 3 * one_map
+
+
+def test_a_workspace_grows_linearly_with_the_steps() -> None:
+    def held(steps: int) -> int:
+        work = Workspace()
+        step_of(steps, work)()
+        return work.nbytes
+
+    one, two, four = held(256), held(512), held(1024)  # above a constant: the chunks'
+    assert 1.95 < (four - two) / (two - one) < 2.05
