@@ -103,7 +103,7 @@ def walks_forward(
     v, y = empty(work, "v", (T, B, width), dtype), empty(work, "y", (T, B, width), dtype)
     memories = empty(work, "memories", (T + 1, B, width), dtype)
     memories[0] = m_0
-    weights = [stacked_weights(walk) for walk in walks]
+    weights = [stacked_weights(walk, empty(work, f"W{k}", stack_shape(walk), dtype)) for k, walk in enumerate(walks)]
     for steps in chunks(T, gates[:, :1].nbytes):
         chunk, after = gates[:, steps], memories[steps.start + 1 : steps.stop + 1]
         fill_preactivations(chunk, [x[steps] for x in inputs], weights, walks)
@@ -125,8 +125,11 @@ def walks_backward(
     """From dy (T, B, walks · H) and dm_T (B, walks · H): dx (T, B, D) of each walk, dm_0, and their dparams."""
     (T, B, columns), H, dtype = cache.inputs[0].shape, walks[0].b.shape[0] // 4, dm_T.dtype
     dxs = [empty(work, f"dx{k}", (T, B, columns - 1), dtype) for k in range(len(walks))]
-    dWs = [np.zeros((walk.W.shape[1] // H, columns, H), dtype) for walk in walks]  # with the row of the bias
-    W_Ts = [walk.W.reshape(columns - 1, -1, H).transpose(1, 2, 0).copy() for walk in walks]  # (4 or 1, H, D)
+    dWs = [empty(work, f"dW{k}", stack_shape(walk), dtype) for k, walk in enumerate(walks)]  # with the row of the bias
+    W_Ts = [empty(work, f"W_T{k}", (len(dW), H, columns - 1), dtype) for k, dW in enumerate(dWs)]
+    for walk, dW, W_T in zip(walks, dWs, W_Ts):
+        dW[...] = 0
+        W_T[...] = walk.W.reshape(columns - 1, -1, H).transpose(1, 2, 0)
     dvectors = np.zeros((2, 3, dm_T.shape[1]), dtype)  # diagonal gates: dw and db of i, u, o
     dm = dm_T
     for steps in reversed(chunks(T, cache.gates[:, :1].nbytes)):
@@ -136,7 +139,7 @@ def walks_backward(
         matrices = dp.reshape(len(dp), -1, dp.shape[-1])  # (4 or 1, S·B, walks · H)
         for k, (x, dx, dW, W_T) in enumerate(zip(cache.inputs, dxs, dWs, W_Ts)):
             own = matrices[..., k * H : (k + 1) * H]
-            part = empty(work, "dW", dW.shape, dtype)
+            part = empty(work, "dW of a chunk", dW.shape, dtype)
             dW += np.matmul(flat_rows(x[steps]).T, own, out=part)  # from x W, and from 1 b
             shares = empty(work, "dx of each gate", (*own.shape[:2], columns - 1), dtype)
             np.sum(np.matmul(own, W_T, out=shares), 0, out=flat_rows(dx[steps]))  # from x W
@@ -156,14 +159,20 @@ def side_by_side(vectors: Sequence[Any]) -> Array:
     return joined
 
 
-def stacked_weights(params: STMParams) -> Array:
-    """W and b as a stack (4, D + 1, H), the gates' ready for the tanh; with diagonal gates the candidate's alone."""
-    H = params.b.shape[0] // 4
-    if params.w is not None:
-        return np.concatenate([params.W, params.b[None, 3 * H :]])[None]
-    stack = np.concatenate([params.W, params.b[None]]).reshape(-1, 4, H).transpose(1, 0, 2).copy()
-    for matrix, factor in zip(stack, HALVED):
-        matrix *= factor
+def stack_shape(params: STMParams) -> tuple[int, int, int]:
+    """(4, D + 1, H): W and b as a matrix for each gate; with diagonal gates (1, D + 1, H), the candidate's alone."""
+    D, H = params.W.shape[0], params.b.shape[0] // 4
+    return params.W.shape[1] // H, D + 1, H
+
+
+def stacked_weights(params: STMParams, stack: Array) -> Array:
+    """Write W and b into a stack of :func:`stack_shape`, the gates' ready for the tanh."""
+    G, columns, H = stack.shape
+    stack[:, :-1] = params.W.reshape(columns - 1, G, H).transpose(1, 0, 2)
+    stack[:, -1] = params.b.reshape(4, H)[-G:]
+    if params.w is None:
+        for matrix, factor in zip(stack, HALVED):
+            matrix *= factor
     return stack
 
 
@@ -236,8 +245,8 @@ def through_diagonal_gates(da: Array, a_z: Array, w: Array, dvectors: Array) -> 
 
 
 def packed_gradient(dW: Array, dvectors: Array) -> STMParams:
-    """The stack of a walk's gradients (4 or 1, D + 1, H) as parameters; ``dvectors``: its part, (2, 3, H)."""
-    packed = dW.transpose(1, 0, 2).reshape(dW.shape[1], -1)  # (D + 1, 4H or H)
+    """The stack of a walk's gradients (4 or 1, D + 1, H) as parameters of their own memory; ``dvectors``: (2, 3, H)."""
+    packed = dW.transpose(1, 0, 2).flatten().reshape(dW.shape[1], -1)  # (D + 1, 4H or H)
     if len(dW) == 4:
         return STMParams(packed[:-1], packed[-1])
     return STMParams(packed[:-1], np.concatenate([dvectors[1].reshape(-1), packed[-1]]), None, dvectors[0].reshape(-1))

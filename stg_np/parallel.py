@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from operator import add
 from types import TracebackType
@@ -35,7 +36,7 @@ thread needs to wake up and take it. At Python's own 5 milliseconds it would sle
 
 
 class Workers:
-    """A context in which ``map`` runs on ``count`` threads and BLAS on one thread in each.
+    """A context in which ``map`` runs on ``count`` threads, the calling one included, and BLAS on one thread in each.
 
     Args:
         count: threads; None means one per core of this process.
@@ -56,7 +57,7 @@ class Workers:
         self._limits = threadpool_limits(1, user_api="blas")
         self._switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(min(self._switch_interval, SWITCH_INTERVAL))
-        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="stg-np-worker")
+        self._pool = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="stg-np-worker")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -67,9 +68,29 @@ class Workers:
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
         """``[function(item) for item in items]``, on the workers; an exception of any of them is raised here."""
-        if self.count == 1:
-            return [function(item) for item in items]
-        return list(self._pool.map(function, items))
+        waiting, results = deque(enumerate(items)), {}
+        count = len(waiting)
+
+        def work_off() -> None:
+            while True:
+                try:
+                    number, item = waiting.popleft()
+                except IndexError:  # none is left
+                    return
+                try:
+                    results[number] = function(item)
+                except BaseException:
+                    waiting.clear()  # the others stop as well
+                    raise
+
+        others = [self._pool.submit(work_off) for _ in range(min(self.count, count) - 1)]
+        try:
+            work_off()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()  # raises what was raised there
+        return [results[number] for number in range(count)]
 
     @property
     def workspace(self) -> Workspace:

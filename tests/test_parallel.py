@@ -54,7 +54,8 @@ def test_items_run_at_the_same_time_on_threads_of_their_own() -> None:
     with Workers(3) as workers:
         names = workers.map(meet, range(3))
     assert len(set(names)) == 3
-    assert all(name.startswith("stg-np-worker") for name in names)
+    assert threading.current_thread().name in names
+    assert sum(name.startswith("stg-np-worker") for name in names) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -64,9 +65,14 @@ def test_an_exception_arrives_and_the_workers_go_on_working(count: int) -> None:
             raise RuntimeError("picture 2")
         return k
 
+    def index_error(k: int) -> int:
+        raise IndexError("of the function, not of the queue")
+
     with Workers(count) as workers:
         with pytest.raises(RuntimeError, match="picture 2"):
             workers.map(fail_at_two, range(5))
+        with pytest.raises(IndexError, match="of the function, not of the queue"):
+            workers.map(index_error, range(5))
         assert workers.map(abs, [-1, -2]) == [1, 2]
 
 
@@ -76,6 +82,20 @@ def test_no_thread_is_left_behind(count: int) -> None:
     with Workers(count) as workers:
         workers.map(time.sleep, [0.001] * 6)
     assert set(threading.enumerate()) == before
+
+
+def test_an_exception_keeps_the_others_from_starting_anew() -> None:
+    begun = []
+
+    def fail_first(k: int) -> None:
+        begun.append(k)
+        if k == 0:
+            raise RuntimeError
+        time.sleep(0.05)
+
+    with Workers(2) as workers, pytest.raises(RuntimeError):
+        workers.map(fail_first, range(100))
+    assert len(begun) < 5
 
 
 def test_every_thread_has_a_workspace_of_its_own_and_keeps_it() -> None:
