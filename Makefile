@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MATHS_TESTS := tests/ops tests/models $(patsubst %,tests/test_%.py,\
-	backend params stm fast fast_conv kernels optim parallel evaluate train gradcheck checks)
+	backend workspace params stm fast fast_layer fast_conv kernels optim parallel evaluate train gradcheck checks)
 
 .PHONY: train test test-thorough test-torch test-gpu coverage lint types check clean
 

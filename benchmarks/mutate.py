@@ -41,7 +41,7 @@ import pytest
 from benchmarks.equivalent_mutants import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("stg_np/ops/*.py", "stg_np/stm.py", "stg_np/fast.py", "stg_np/models/*.py", "stg_np/fast_conv.py")
+MODULES = ("stg_np/ops/*.py", "stg_np/stm.py", "stg_np/fast*.py", "stg_np/models/*.py")
 """The modules with backward code."""
 PYTEST = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:xdist")
 MEMORY = 4 << 30

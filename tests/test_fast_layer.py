@@ -93,6 +93,14 @@ def test_a_layer_equals_the_plain_one(model: STG, seed: int, B: int, dtype: Any,
             np.testing.assert_array_equal(same, got)
 
 
+@pytest.mark.parametrize(("dropout", "drawn"), [(0.0, False), (0.5, True)])
+def test_without_dropout_nothing_is_drawn(dropout: float, drawn: bool) -> None:
+    model, rng = STG((4, 3), 2, width=4, layers=1, dropout=dropout), np.random.default_rng(0)
+    params = drawn_params(model, np.random.default_rng(1), np.float32)
+    fast_layer.layer_forward(model, np.ones((2, 4, 3), np.float32), model.walks(params, 0), 0, rng=rng)
+    assert (rng.random() != np.random.default_rng(0).random()) == drawn
+
+
 @given(model=models(), seed=st.integers(0, 2**32 - 1))
 def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model: STG, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -238,8 +238,9 @@ def test_dropout_is_for_training_only_and_follows_its_generator(device: str) -> 
     assert (train(1) != plain).any()
 
 
-def test_without_dropout_nothing_is_drawn() -> None:
-    model, rng = STG((6, 5), 3, width=8), np.random.default_rng(0)
+@pytest.mark.parametrize("recurrent", [False, True])  # by the fast path, and by the plain one
+def test_without_dropout_nothing_is_drawn(recurrent: bool) -> None:
+    model, rng = STG((6, 5), 3, width=8, recurrent=recurrent), np.random.default_rng(0)
     model.forward(np.zeros((1, 6, 5)), draw_params(model, Arrays(0)), {}, train=True, rng=rng)
     assert rng.random() == np.random.default_rng(0).random()
 
