@@ -13,21 +13,50 @@ Arrays are time-major, (T, B, ·), and maps between layers are views (B, T, ·) 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.fast import WalkCache, walks_backward, walks_forward
+from stg_np.ops.activations import Activation
 from stg_np.ops.dropout import dropout_forward
 from stg_np.stm import STMParams
 from stg_np.workspace import Workspace, empty
 
-if TYPE_CHECKING:
-    from stg_np.models.stg import STG
-
 EPSILON = 1e-5
 """Of the norm, as in :func:`stg_np.ops.norm.rms_norm_forward`."""
+
+
+class LayerOfModel(Protocol):
+    """What a layer has to know of its model, :class:`stg_np.models.stg.STG`."""
+
+    @property
+    def width(self) -> int:
+        """Channels of all directions together."""
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether there is a walk from the end too."""
+
+    @property
+    def dropout(self) -> float:
+        """Probability of a zero, in training."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of steps."""
+
+    @property
+    def memory_width(self) -> int:
+        """H of one walk."""
+
+    @property
+    def phi_z(self) -> Activation:
+        """The activation of the candidate."""
+
+    def turns(self, layer: int) -> bool:
+        """Whether the layer walks the grid column by column."""
 
 
 class FastLayerCache(NamedTuple):
@@ -39,7 +68,7 @@ class FastLayerCache(NamedTuple):
 
 
 def layer_forward(
-    model: STG,
+    model: LayerOfModel,
     h: Array,
     walks: list[STMParams],
     layer: int,
@@ -77,7 +106,7 @@ def layer_forward(
 
 
 def layer_backward(
-    model: STG,
+    model: LayerOfModel,
     dh: Array,
     cache: FastLayerCache,
     walks: list[STMParams],
@@ -109,7 +138,7 @@ def layer_backward(
     return out, dwalks
 
 
-def walking_order(h: Array, model: STG, layer: int) -> Array:
+def walking_order(h: Array, model: LayerOfModel, layer: int) -> Array:
     """A map (B, T, D) as a grid of steps in the order in which the layer walks it, a view (rows, columns, B, D)."""
     grid = h.transpose(1, 0, 2).reshape(*model.grid, h.shape[0], h.shape[2])
     return grid.swapaxes(0, 1) if model.turns(layer) else grid
