@@ -129,7 +129,7 @@ def walks_backward(
     W_Ts = [empty(work, f"W_T{k}", (len(dW), H, columns - 1), dtype) for k, dW in enumerate(dWs)]
     for walk, dW, W_T in zip(walks, dWs, W_Ts):
         dW[...] = 0
-        W_T[...] = walk.W.reshape(columns - 1, -1, H).transpose(1, 2, 0)
+        transpose_stack(walk.W, W_T)
     dvectors = np.zeros((2, 3, dm_T.shape[1]), dtype)  # diagonal gates: dw and db of i, u, o
     dm = dm_T
     for steps in reversed(chunks(T, cache.gates[:, :1].nbytes)):
@@ -174,6 +174,14 @@ def stacked_weights(params: STMParams, stack: Array) -> Array:
         for matrix, factor in zip(stack, HALVED):
             matrix *= factor
     return stack
+
+
+def transpose_stack(W: Array, out: Array) -> None:
+    """The transposed matrix of each gate: W (D, 4H) -> out (4, H, D); diagonal gates: (D, H) -> (1, H, D)."""
+    line = 16  # numbers of float32 in a line of the cache; whole rows at once would evict each line before it is full
+    for first in range(0, len(W), line):
+        part = W[first : first + line].reshape(-1, *out.shape[:2])  # (16, 4, H)
+        out[..., first : first + line] = part.transpose(1, 2, 0)
 
 
 def fill_preactivations(
