@@ -16,6 +16,7 @@ EQUIVALENT = {
     r"fast.walks_forward: inflow = .*, out=y\[steps\]\) -> ": "another array for the same numbers",
     r"fast.walks_forward: for before, keep_t, .*zip\(keep, memories": "a product has no order",
     r"fast.fill_preactivations: .*out=matrices\[:, ": "what is written too much is written over by the next lines",
+    r"fast.transpose_stack: line = ": "in how many columns at a time",
     r"fast.walks_backward: dvectors = .* -> .*zeros\(\(3, ": "one row too many, which nobody reads",
     r"fast.chunk_backward: dv = .*, out=dms\) -> ": "another array for the same numbers",
     r"fast.through_diagonal_gates: .*flat_rows\(a_z\), flat_rows\(da": "a product has no order",
