@@ -40,14 +40,13 @@ from stg_np.ops.conv import ConvParams, kernel_margin, offsets
 from stg_np.ops.linear import flat_rows
 from stg_np.workspace import Workspace
 
-CHUNK_BYTES = 3 << 19
+CHUNK_BYTES = 5 << 18
 """Bytes of the largest array of a chunk: measured best between 2²⁰ and 2²¹ on cores with 1 MiB of L2."""
 
 TILE, WINDOW = 4, 6
 """Pixels along a side of an output tile, and of the input that it depends on."""
 # Of float64: cast to the dtype of the numbers where they are used. The points of interpolation are 0, ±1, ±2 and ∞.
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-GG = np.kron(G, G)  # (36, 9): W -> G W Gᵀ, both flattened
 A_T = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1.0]])
 B_T = np.array(
     [
@@ -78,7 +77,7 @@ def choose(x_shape: tuple[int, ...], W_shape: tuple[int, ...]) -> str:
     (B, height, width, C_in), (k, _, _, C_out) = x_shape, W_shape
     R, S = tile_grid(height, width)
     filled = height * width / (TILE**2 * R * S)
-    return "winograd" if k == 3 and min(C_in, C_out) >= 8 and B * R * S >= 32 and filled > 0.6 else "columns"
+    return "winograd" if k == 3 and min(C_in, C_out) >= 8 and B * R * S >= 16 and filled > 0.5 else "columns"
 
 
 def conv2d_forward(x: Array, params: ConvParams, *, work: Workspace | None = None) -> tuple[Array, FastConvCache]:
@@ -122,7 +121,9 @@ def frame(x: Array, margin: int, height: int, width: int, work: Workspace) -> Ar
 def columns_forward(x: Array, params: ConvParams, work: Workspace) -> Array:
     """``y = columns(x) W + b``."""
     y = work.empty("y", (*x.shape[:3], len(params.b)), x.dtype)
-    W = np.concatenate([params.W.reshape(-1, len(params.b)), params.b[None]])  # (k·k·C_in + 1, C_out)
+    rows = params.W.reshape(-1, len(params.b))
+    W = work.empty("W", (len(rows) + 1, len(params.b)), x.dtype)
+    W[:-1], W[-1] = rows, params.b
     for part in columns_chunks(x, params):
         np.matmul(columns(x[part], len(params.W), work), W, out=flat_rows(y[part]))
     return y
@@ -138,9 +139,10 @@ def columns_backward(dy: Array, x: Array, params: ConvParams, work: Workspace) -
     for part in columns_chunks(x, params):
         dy_rows = flat_rows(dy[part])
         dW += np.matmul(columns(x[part], k, work).T, dy_rows, out=work.empty("dW", dW.shape, x.dtype))
-        shifted = np.matmul(W, dy_rows.T, out=work.empty("shifted", (len(W), len(dy_rows)), x.dtype))
-        shifted = shifted.reshape(k, k, C_in, -1, height, width)
-        dpadded = work.empty("dpadded", (C_in, shifted.shape[3], height + k - 1, width + k - 1), x.dtype)
+        P = part.stop - part.start
+        shifted = work.empty("shifted", (k, k, C_in, P, height, width), x.dtype)
+        np.matmul(W, dy_rows.T, out=shifted.reshape(len(W), -1))
+        dpadded = work.empty("dpadded", (C_in, P, height + k - 1, width + k - 1), x.dtype)
         dpadded[...] = 0
         for i, j, at_rows, at_columns in offsets(height, width, params):
             dpadded[:, :, at_rows, at_columns] += shifted[i, j]
@@ -174,7 +176,7 @@ def columns(x: Array, k: int, work: Workspace) -> Array:
 def winograd_forward(x: Array, params: ConvParams, work: Workspace) -> Array:
     """Y = Aᵀ M A, with M = V U, V = Bᵀ d B, U = G W Gᵀ; b is added to an entry of M."""
     y = work.empty("y", (*x.shape[:3], len(params.b)), x.dtype)
-    U = transform_kernel(params.W, work)
+    U = kernel_forward(params.W, work)
     for part in tile_chunks(x, params):
         V = input_forward(x[part], work)
         M = work.empty("M", (*V.shape[:5], U.shape[2]), x.dtype)
@@ -188,31 +190,17 @@ def winograd_backward(dy: Array, x: Array, params: ConvParams, work: Workspace) 
     """Gradients of :func:`winograd_forward`; V is computed again: kept, it would be 2¼ times as large as x."""
     dx = work.empty("dx", x.shape, x.dtype)
     db = np.zeros_like(params.b)
-    U_T = transform_kernel(params.W.transpose(0, 1, 3, 2), work)  # (36, C_out, C_in)
+    U_T = kernel_forward(params.W.transpose(0, 1, 3, 2), work)  # (36, C_out, C_in)
     dU: Any = None  # the first chunk's, to which the others are added
     for part in tile_chunks(x, params):
         V, dM = input_forward(x[part], work), output_backward(dy[part], work)
-        db += flat_rows(dM[ONES]).sum(0)
+        db += flat_rows(dM[ONES]).sum(0)  # from M + b
         dU_part = work.empty("dU" if dU is None else "dU of a chunk", (len(U_T), *params.W.shape[2:]), x.dtype)
         np.matmul(as_matrices(V).swapaxes(1, 2), as_matrices(dM), out=dU_part)  # from M = V U
         dU = dU_part if dU is None else np.add(dU, dU_part, out=dU)
         np.matmul(as_matrices(dM), U_T, out=as_matrices(V))  # from M = V U: dV, in the place of V
         input_backward(V, dx[part], work)
-    dW = np.empty(params.W.shape, x.dtype)
-    np.matmul(GG.T.astype(x.dtype), dU.swapaxes(0, 1), out=kernel_rows(dW))  # from U = G W Gᵀ
-    return dx, ConvParams(dW, db)
-
-
-def transform_kernel(W: Array, work: Workspace) -> Array:
-    """U = G W Gᵀ: (3, 3, C, D) -> (36, C, D)."""
-    U = work.empty("U", (len(GG), *W.shape[2:]), W.dtype)
-    np.matmul(GG.astype(W.dtype), kernel_rows(np.ascontiguousarray(W)), out=U.swapaxes(0, 1))
-    return U
-
-
-def kernel_rows(W: Array) -> Array:
-    """(3, 3, C, D) as a stack (C, 9, D), a view: products with many small matrices are quicker than one with a wide."""
-    return W.reshape(9, *W.shape[2:]).swapaxes(0, 1)
+    return dx, ConvParams(kernel_backward(dU, work), db)
 
 
 def tile_grid(height: int, width: int) -> tuple[int, int]:
@@ -244,6 +232,12 @@ def by_picture(entries: Array) -> Array:
     return entries.transpose(2, 3, 0, 4, 1, 5)
 
 
+def along_rows(entries: Array) -> Array:
+    """(rows, columns, P, R, S, C) as (rows, columns, P, R·S·C), a view: long runs for a factor along axis 0."""
+    rows, columns, P, R, S, C = entries.shape
+    return entries.reshape(rows, columns, P, R * S * C)
+
+
 def windows(pictures: Array, axis: int) -> Array:
     """Every fourth run of six along an axis: (…, 4n + 2, …) as (…, n, 6, …), a view."""
     shape, strides = list(pictures.shape), list(pictures.strides)
@@ -252,16 +246,29 @@ def windows(pictures: Array, axis: int) -> Array:
     return np.lib.stride_tricks.as_strided(pictures, shape, strides, writeable=False)
 
 
-def mix_rows(matrix: Array, entries: Array, out: Array) -> None:
-    """Write ``matrix`` times every column of the entries, (k, columns, P, R, S, C), into (m, columns, P, R, S, C)."""
-    _, columns, P, R, S, C = entries.shape
-    stack = [array.reshape(len(array), columns, P, R * S * C).transpose(1, 2, 0, 3) for array in (entries, out)]
-    np.matmul(matrix.astype(entries.dtype), stack[0], out=stack[1])
+def transform(matrix: Array, array: Array, axis: int, out: Array) -> None:
+    """Write ``matrix`` times every vector along one axis, not the last, of an array: (…, k, …, n) -> (…, m, …, n)."""
+    np.matmul(matrix.astype(array.dtype), array.swapaxes(axis, -2), out=out.swapaxes(axis, -2))
 
 
-def mix_columns(matrix: Array, pictures: Array, out: Array) -> None:
-    """Write ``matrix`` times every row of the tiles, (P, R, rows, S, k, C), into (P, R, rows, S, m, C)."""
-    np.matmul(matrix.astype(pictures.dtype), pictures, out=out)
+def kernel_forward(W: Array, work: Workspace) -> Array:
+    """U = G W Gᵀ: (3, 3, C, D) -> (36, C, D)."""
+    _, _, C, D = W.shape
+    own, half = work.empty("W", W.shape, W.dtype), work.empty("half", (WINDOW, 3, C, D), W.dtype)
+    U = work.empty("U", (WINDOW, WINDOW, C, D), W.dtype)
+    own[...] = W  # W may be transposed, and is then read faster from a copy
+    transform(G, own, 0, half)
+    transform(G, half, 1, U)
+    return U.reshape(-1, C, D)
+
+
+def kernel_backward(dU: Array, work: Workspace) -> Array:
+    """dW = Gᵀ dU G: (36, C, D) -> (3, 3, C, D), new memory."""
+    _, C, D = dU.shape
+    half, dW = work.empty("half", (3, WINDOW, C, D), dU.dtype), np.empty((3, 3, C, D), dU.dtype)
+    transform(G.T, dU.reshape(WINDOW, WINDOW, C, D), 0, half)
+    transform(G.T, half, 1, dW)
+    return dW
 
 
 def input_forward(x: Array, work: Workspace) -> Array:
@@ -271,24 +278,28 @@ def input_forward(x: Array, work: Workspace) -> Array:
     framed = frame(x, 1, TILE * R + 2, TILE * S + 2, work)
     half = work.empty("half", (P, R, WINDOW, TILE * S + 2, C), x.dtype)  # rows of tiles, columns of the picture
     tall = windows(framed.reshape(P, TILE * R + 2, (TILE * S + 2) * C), 1)  # (P, R, 6, (4S + 2)·C)
-    np.matmul(B_T.astype(x.dtype), tall, out=half.reshape(tall.shape))
+    transform(B_T, tall, 2, half.reshape(tall.shape))
     V = work.empty("V", (WINDOW, WINDOW, P, R, S, C), x.dtype)
-    mix_columns(B_T, windows(half, 3), by_picture(V))
+    transform(B_T, windows(half, 3), 4, by_picture(V))
     return V
 
 
 def input_backward(dV: Array, dx: Array, work: Workspace) -> None:
-    """Write dd = B dV Bᵀ, :meth:`input_forward` in reverse; what neighbours share adds up."""
+    """Write dd = B dV Bᵀ into dx (P, height, width, C): :func:`input_forward` in reverse.
+
+    Of the six rows of a window, the first and the last are inner ones, 4 and 1, of the windows before and after, and
+    add up with them; the four between are the tile's own. So with columns.
+    """
     _, _, P, R, S, C = dV.shape
     half = work.empty("half", dV.shape, dV.dtype)
-    mix_rows(B_T.T, dV, half)
+    transform(B_T.T, along_rows(dV), 0, along_rows(half))
     half[4, :, :, :-1] += half[0, :, :, 1:]
     half[1, :, :, 1:] += half[5, :, :, :-1]
     wide = work.empty("framed", (P, R, TILE, S, WINDOW, C), dV.dtype)
-    mix_columns(B_T.T, by_picture(half[1:5]), wide)
+    transform(B_T.T, by_picture(half[1:5]), 4, wide)
     wide[:, :, :, :-1, 4] += wide[:, :, :, 1:, 0]
     wide[:, :, :, 1:, 1] += wide[:, :, :, :-1, 5]
-    tiled = whole_tiles(dx, R, S, work)
+    tiled = with_whole_tiles(dx, work)
     as_tiles(tiled)[...] = wide[:, :, :, :, 1:5]
     crop(tiled, dx)
 
@@ -297,33 +308,40 @@ def output_forward(M: Array, y: Array, work: Workspace) -> None:
     """Write Y = Aᵀ M A of (6, 6, P, R, S, C) into y (P, height, width, C)."""
     _, _, P, R, S, C = M.shape
     half = work.empty("half", (TILE, WINDOW, P, R, S, C), M.dtype)
-    mix_rows(A_T, M, half)
-    tiled = whole_tiles(y, R, S, work)
-    mix_columns(A_T, by_picture(half), as_tiles(tiled))
+    transform(A_T, along_rows(M), 0, along_rows(half))
+    tiled = with_whole_tiles(y, work)
+    transform(A_T, by_picture(half), 4, as_tiles(tiled))
     crop(tiled, y)
 
 
 def output_backward(dy: Array, work: Workspace) -> Array:
     """dy (P, height, width, C) -> dM = A dY Aᵀ (6, 6, P, R, S, C): :func:`output_forward` in reverse."""
-    P, height, width, C = dy.shape
-    R, S = tile_grid(height, width)
-    tiled = dy if (height, width) == (TILE * R, TILE * S) else frame(dy, 0, TILE * R, TILE * S, work)
+    tiles = as_tiles(padded_to_tiles(dy, work))
+    P, R, _, S, _, C = tiles.shape
     half = work.empty("half", (TILE, WINDOW, P, R, S, C), dy.dtype)
-    mix_columns(A_T.T, as_tiles(tiled), by_picture(half))
+    transform(A_T.T, tiles, 4, by_picture(half))
     dM = work.empty("M", (WINDOW, WINDOW, P, R, S, C), dy.dtype)
-    mix_rows(A_T.T, half, dM)
+    transform(A_T.T, along_rows(half), 0, along_rows(dM))
     return dM
 
 
-def whole_tiles(picture: Array, R: int, S: int, work: Workspace) -> Array:
-    """The picture (P, height, width, C), or if tiles stick out of it a larger one, to be cropped: (P, 4R, 4S, C)."""
+def padded_to_tiles(dy: Array, work: Workspace) -> Array:
+    """(P, height, width, C) as (P, 4R, 4S, C), with zeros where tiles stick out of the picture."""
+    _, height, width, _ = dy.shape
+    R, S = tile_grid(height, width)
+    return dy if (height, width) == (TILE * R, TILE * S) else frame(dy, 0, TILE * R, TILE * S, work)
+
+
+def with_whole_tiles(picture: Array, work: Workspace) -> Array:
+    """Where to write (P, 4R, 4S, C) for :func:`crop`: the picture itself, unless tiles stick out of it."""
     P, height, width, C = picture.shape
+    R, S = tile_grid(height, width)
     if (height, width) == (TILE * R, TILE * S):
         return picture
     return work.empty("whole tiles", (P, TILE * R, TILE * S, C), picture.dtype)
 
 
 def crop(tiled: Array, picture: Array) -> None:
-    """Copy what :func:`whole_tiles` has made larger into the picture."""
+    """Bring what was written to :func:`with_whole_tiles` into the picture."""
     if tiled is not picture:
         picture[...] = tiled[:, : picture.shape[1], : picture.shape[2]]
