@@ -47,11 +47,14 @@ def drawn(B: int, side: int, C_in: int, C_out: int, dtype: Any = np.float32) -> 
 
 
 def worst_errors(x: Array, dy: Array, params: ConvParams) -> list[float]:
-    """Of y, dx, dW, db: the largest difference between fast and plain, relative to the largest entry."""
+    """Of y, dx, dW, db: the largest difference between fast and plain, relative to the largest entry.
+
+    Or to 1, the size of what was drawn, if that is larger: a sum may cancel.
+    """
     fast, plain = both_passes(fast_conv, x, dy, params), both_passes(conv, x, dy, params)
     for got, expected in zip(fast, plain):
         assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
-    return [float(np.abs(f - p).max(initial=0) / np.abs(p).max(initial=1e-30)) for f, p in zip(fast, plain)]
+    return [float(np.abs(f - p).max(initial=0) / np.abs(p).max(initial=1)) for f, p in zip(fast, plain)]
 
 
 @given(
@@ -109,7 +112,7 @@ def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width
         ((32, 14, 14, 32), (3, 3, 32, 32), "winograd"),
         ((4, 8, 8, 8), (3, 3, 8, 8), "winograd"),  # the fewest channels and tiles, 16
         ((64, 6, 6, 64), (3, 3, 64, 64), "winograd"),  # 56 % of four tiles
-        ((64, 4, 8, 64), (3, 3, 64, 64), "winograd"),
+        ((64, 5, 7, 64), (3, 3, 64, 64), "winograd"),  # 55 % of four tiles
         ((64, 2, 4, 64), (3, 3, 64, 64), "columns"),  # half of the tile
         ((15, 4, 4, 64), (3, 3, 64, 64), "columns"),
         ((64, 32, 32, 7), (3, 3, 7, 64), "columns"),
@@ -187,6 +190,13 @@ def test_chunks_are_equal_runs_that_fit(
 ) -> None:
     monkeypatch.setattr(fast_conv, "CHUNK_BYTES", 9)
     assert fast_conv.chunks(pictures, picture_bytes, least_bytes) == [slice(*pair) for pair in pairwise(borders)]
+
+
+def test_pictures_of_whole_tiles_are_not_copied() -> None:
+    picture, work = np.zeros((2, 8, 12, 3)), Workspace()
+    assert fast_conv.padded_to_tiles(picture, work) is picture
+    assert fast_conv.with_whole_tiles(picture, work) is picture
+    assert work.nbytes == 0
 
 
 def test_the_same_bits_every_time() -> None:
