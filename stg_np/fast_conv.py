@@ -18,9 +18,9 @@ transform dy once more.
 
 What makes it fast:
 
-* **Transforms are matrix products too.** Half the entries of A, B and G are 0 or ±1, and yet a stack of products with
-  them takes less time than the additions: each number is read once and not once per addition, and it is one call.
-* **No gathering.** A product may read overlapping windows, and write into every fourth row: one factor along the rows
+* **Transforms are matrix products too.** Most entries of A and B are 0 or ±1, and yet a stack of products with them
+  takes less time than the additions: each number is read once and not once per addition, and it is one call.
+* **No gathering.** A product may read windows that overlap, and write rows that lie apart: one factor along the rows
   and one along the columns lead from the picture to its tiles and back.
 * **Layout.** Each of the 36 entries is one matrix over all tiles of a chunk, so that ⊙ is a stack of 36 products. With
   P pictures of R × S tiles, V and M are (6, 6, P, R, S, C), and seen from a picture (P, R, 6, S, 6, C).
