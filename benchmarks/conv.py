@@ -30,6 +30,7 @@ from stg_np.backend import Array
 from stg_np.ops import conv
 from stg_np.ops.conv import ConvParams
 from stg_np.parallel import Workers, available_cores
+from stg_np.workspace import Workspace
 
 RESULTS = ("y", "dx", "dW", "db")
 ALLOWED_ERROR = {"stg_np": 1e-4, "stg_np, columns": 1e-5, "torch": 1e-5}
@@ -75,13 +76,15 @@ def plain(case: Case, dtype: Any) -> list[Array]:
 
 
 def ours(case: Case, workers: Workers) -> Callable[[], list[Array]]:
-    """The fast path on shards of the batch; the gradients of the parameters are summed."""
+    """The fast path on shards of the batch, each with a workspace; the gradients of the parameters are summed."""
     x, dy, params = case.draw()
-    shards = list(zip(np.array_split(x, workers.count), np.array_split(dy, workers.count)))
+    workspaces = [Workspace() for _ in range(workers.count)]
+    shards = list(zip(np.array_split(x, workers.count), np.array_split(dy, workers.count), workspaces))
 
-    def shard(pictures: tuple[Array, Array]) -> tuple[Array, Array, ConvParams]:
-        y, cache = fast_conv.conv2d_forward(pictures[0], params)
-        return y, *fast_conv.conv2d_backward(pictures[1], cache, params)
+    def shard(part: tuple[Array, Array, Workspace]) -> tuple[Array, Array, ConvParams]:
+        x, dy, work = part
+        y, cache = fast_conv.conv2d_forward(x, params, work=work)
+        return y, *fast_conv.conv2d_backward(dy, cache, params, work=work)
 
     def run() -> list[Any]:
         ys, dxs, dparams = zip(*workers.map(shard, shards))

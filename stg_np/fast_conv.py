@@ -8,7 +8,7 @@ stay in the cache:
 
       Y = Aᵀ M A,    M = V ⊙ U,    V = Bᵀ d B,    U = G W Gᵀ      (⊙: for each of 36 entries, a product over channels)
 
-  with 36 multiplications where the definition has 144. The price is additions, for Bᵀ·B and Aᵀ·A, and rounding: the
+  with 36 multiplications where the definition has 144. The price is the transforms Bᵀ·B and Aᵀ·A, and rounding: the
   numbers in between are larger than the result, and of float32's seven digits about five remain. (F(2×2, 3×3), with 64
   multiplications, rounds like the definition, but was slower than F(4×4, 3×3) at every size that was tried.)
 
@@ -16,36 +16,50 @@ Winograd's backward reverses those four lines: dM = A dY Aᵀ, then dU = Vᵀ dM
 dW = Gᵀ dU G. One dM serves both gradients; the textbook way, dx as a convolution of dy with the flipped kernel, would
 transform dy once more.
 
-Memory: each of the 36 entries is one array over all tiles of a chunk (structure of arrays), so that every addition is
-one long run, and every ⊙ one matrix product. The arrays of a chunk, with P pictures of R × S tiles:
+What makes it fast:
 
-    d (6, 4R + 2, P, S, C)      the six columns of all tiles; rows sorted by remainder modulo 4 (Tiles.tile_rows)
-    V, M (6, 6, R, P, S, C)     entry (row, column) of all tiles
+* **Transforms are matrix products too.** Most entries of A and B are 0 or ±1, and yet a stack of products with them
+  takes less time than the additions: each number is read once and not once per addition, and it is one call.
+* **No gathering.** A product may read windows that overlap, and write rows that lie apart: one factor along the rows
+  and one along the columns lead from the picture to its tiles and back.
+* **Layout.** Each of the 36 entries is one matrix over all tiles of a chunk, so that ⊙ is a stack of 36 products. With
+  P pictures of R × S tiles, V and M are (6, 6, P, R, S, C), and seen from a picture (P, R, 6, S, 6, C).
+* **The bias costs no pass.** It is added to one entry of M, or as one more input that is always 1.
+* **Workspaces** (:mod:`stg_np.workspace`): with one, a pass asks the system for no memory but that of the gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.ops.conv import ConvParams, kernel_margin, offsets
 from stg_np.ops.linear import flat_rows
+from stg_np.workspace import Workspace
 
 CHUNK_BYTES = 5 << 18
 """Bytes of the largest array of a chunk: measured best between 2²⁰ and 2²¹ on cores with 1 MiB of L2."""
 
 TILE, WINDOW = 4, 6
 """Pixels along a side of an output tile, and of the input that it depends on."""
-# Of float64: cast to the dtype of the weights where they are used. The points of interpolation are 0, ±1, ±2 and ∞.
+# Of float64: cast to the dtype of the numbers where they are used. The points of interpolation are 0, ±1, ±2 and ∞.
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-GG = np.kron(G, G)  # (36, 9): W -> G W Gᵀ, both flattened
-
-Vector: TypeAlias = Sequence[Array] | Array
-"""A vector whose every entry is an array: one number of every tile of a chunk."""
+A_T = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1.0]])
+B_T = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1.0],
+    ]
+)
+ONES = 1, 1
+"""The entry of M that adds the same to all of Y: Aᵀ's column of ones, in both directions."""
 
 
 class FastConvCache(NamedTuple):
@@ -57,27 +71,28 @@ class FastConvCache(NamedTuple):
 def choose(x_shape: tuple[int, ...], W_shape: tuple[int, ...]) -> str:
     """The way that is faster for these shapes, as measured: ``"winograd"`` or ``"columns"``.
 
-    Winograd needs enough channels to pay for its additions, enough tiles to pay for the transform of the kernel, and
+    Winograd needs enough channels to pay for its transforms, enough tiles to pay for the transform of the kernel, and
     tiles that do not mostly stick out of the picture.
     """
     (B, height, width, C_in), (k, _, _, C_out) = x_shape, W_shape
     R, S = tile_grid(height, width)
     filled = height * width / (TILE**2 * R * S)
-    return "winograd" if k == 3 and min(C_in, C_out) >= 8 and B * R * S >= 32 and filled > 0.6 else "columns"
+    return "winograd" if k == 3 and min(C_in, C_out) >= 8 and B * R * S >= 16 and filled > 0.5 else "columns"
 
 
-def conv2d_forward(x: Array, params: ConvParams) -> tuple[Array, FastConvCache]:
-    """As :func:`stg_np.ops.conv.conv2d_forward`."""
+def conv2d_forward(x: Array, params: ConvParams, *, work: Workspace | None = None) -> tuple[Array, FastConvCache]:
+    """As :func:`stg_np.ops.conv.conv2d_forward`; with ``work``, y is good until its next forward pass."""
     kernel_margin(x, params)  # raises if they do not fit
     forward = winograd_forward if choose(x.shape, params.W.shape) == "winograd" else columns_forward
-    return forward(x, params), FastConvCache(x)
+    return forward(x, params, Workspace() if work is None else work), FastConvCache(x)
 
 
-def conv2d_backward(dy: Array, cache: FastConvCache, params: ConvParams) -> tuple[Array, ConvParams]:
-    """As :func:`stg_np.ops.conv.conv2d_backward`, with the cache of this module's forward."""
+def conv2d_backward(
+    dy: Array, cache: FastConvCache, params: ConvParams, *, work: Workspace | None = None
+) -> tuple[Array, ConvParams]:
+    """As :func:`stg_np.ops.conv.conv2d_backward`, with this module's cache; with ``work``, dx lies in it."""
     backward = winograd_backward if choose(cache.x.shape, params.W.shape) == "winograd" else columns_backward
-    dx, dW = backward(dy, cache.x, params)
-    return dx, ConvParams(dW, flat_rows(dy).sum(0))
+    return backward(dy, cache.x, params, Workspace() if work is None else work)
 
 
 def chunks(pictures: int, picture_bytes: int, least_bytes: int = 0) -> list[slice]:
@@ -88,84 +103,104 @@ def chunks(pictures: int, picture_bytes: int, least_bytes: int = 0) -> list[slic
     return [slice(start, stop) for start, stop in pairwise(borders)]
 
 
+def frame(x: Array, margin: int, height: int, width: int, work: Workspace) -> Array:
+    """x (P, …, …, C), ``margin`` pixels from the top and the left of zeros (P, height, width, C)."""
+    P, own_height, own_width, C = x.shape
+    framed = work.empty("framed", (P, height, width, C), x.dtype)
+    for border in (slice(margin), slice(margin + own_height, None)):
+        framed[:, border] = 0
+    for border in (slice(margin), slice(margin + own_width, None)):
+        framed[:, :, border] = 0
+    framed[:, margin : margin + own_height, margin : margin + own_width] = x
+    return framed
+
+
 # --- columns -------------------------------------------------------------------------------------------------
 
 
-def columns_forward(x: Array, params: ConvParams) -> Array:
+def columns_forward(x: Array, params: ConvParams, work: Workspace) -> Array:
     """``y = columns(x) W + b``."""
-    y = np.empty((*x.shape[:3], params.W.shape[3]), x.dtype)
-    W = params.W.reshape(-1, params.W.shape[3])  # (k·k·C_in, C_out)
-    for part in chunks(len(x), len(W) * x.shape[1] * x.shape[2] * x.itemsize):
-        np.matmul(columns(x[part], len(params.W)), W, out=flat_rows(y[part]))
-    y += params.b
+    y = work.empty("y", (*x.shape[:3], len(params.b)), x.dtype)
+    rows = params.W.reshape(-1, len(params.b))
+    W = work.empty("W", (len(rows) + 1, len(params.b)), x.dtype)
+    W[:-1], W[-1] = rows, params.b
+    for part in columns_chunks(x, params):
+        np.matmul(columns(x[part], len(params.W), work), W, out=flat_rows(y[part]))
     return y
 
 
-def columns_backward(dy: Array, x: Array, params: ConvParams) -> tuple[Array, Array]:
-    """dx and dW of :func:`columns_forward`; dx from shifted products, whose sums run along whole rows."""
-    dx, dW = np.empty(x.shape, x.dtype), np.zeros_like(params.W)
+def columns_backward(dy: Array, x: Array, params: ConvParams, work: Workspace) -> tuple[Array, ConvParams]:
+    """Gradients of :func:`columns_forward`; dx from shifted products, channel by channel, so that sums run long."""
     k, _, C_in, C_out = params.W.shape
     _, height, width, _ = x.shape
-    W_T = np.ascontiguousarray(params.W.reshape(k * k, C_in, C_out).transpose(0, 2, 1))
-    for part in chunks(len(x), height * width * k * k * C_in * x.itemsize):
-        dy_rows = flat_rows(np.ascontiguousarray(dy[part]))
-        dW += (columns(x[part], k).T @ dy_rows).reshape(dW.shape)
-        shifted = (dy_rows @ W_T).reshape(k, k, *dx[part].shape)
-        dpadded = np.zeros((len(dx[part]), height + k - 1, width + k - 1, C_in), x.dtype)
+    dx = work.empty("dx", x.shape, x.dtype)
+    W = params.W.reshape(-1, C_out)
+    dW = np.zeros((len(W) + 1, C_out), x.dtype)  # with the row of the bias
+    for part in columns_chunks(x, params):
+        dy_rows = flat_rows(dy[part])
+        dW += np.matmul(columns(x[part], k, work).T, dy_rows, out=work.empty("dW", dW.shape, x.dtype))
+        P = part.stop - part.start
+        shifted = work.empty("shifted", (k, k, C_in, P, height, width), x.dtype)
+        np.matmul(W, dy_rows.T, out=shifted.reshape(len(W), -1))
+        dpadded = work.empty("dpadded", (C_in, P, height + k - 1, width + k - 1), x.dtype)
+        dpadded[...] = 0
         for i, j, at_rows, at_columns in offsets(height, width, params):
-            dpadded[:, at_rows, at_columns] += shifted[i, j]
-        dx[part] = dpadded[:, k // 2 : k // 2 + height, k // 2 : k // 2 + width]
-    return dx, dW
+            dpadded[:, :, at_rows, at_columns] += shifted[i, j]
+        dx[part] = dpadded[:, :, k // 2 : k // 2 + height, k // 2 : k // 2 + width].transpose(1, 2, 3, 0)
+    return dx, ConvParams(dW[:-1].reshape(params.W.shape), dW[-1])
 
 
-def columns(x: Array, k: int) -> Array:
-    """Every k × k window of (P, height, width, C) as a row: (P·height·width, k·k·C)."""
+def columns_chunks(x: Array, params: ConvParams) -> list[slice]:
+    """The chunks of a batch."""
+    _, height, width, _ = x.shape
+    return chunks(len(x), height * width * (params.W[..., 0].size + 1) * x.itemsize)
+
+
+def columns(x: Array, k: int, work: Workspace) -> Array:
+    """Every k × k window of (P, height, width, C) as a row, and a 1: (P·height·width, k·k·C + 1)."""
     P, height, width, C = x.shape
-    padded = np.zeros((P, height + k - 1, width + k - 1, C), x.dtype)
-    padded[:, k // 2 : k // 2 + height, k // 2 : k // 2 + width] = x
+    padded = frame(x, k // 2, height + k - 1, width + k - 1, work)
     picture, row, column, number = padded.strides
     windows = np.lib.stride_tricks.as_strided(  # k neighbours of one row are k·C consecutive numbers
         padded, (P, height, width, k, k * C), (picture, row, column, row, number), writeable=False
     )
-    return windows.reshape(-1, k * k * C)
+    rows = work.empty("columns", (P * height * width, k * k * C + 1), x.dtype)
+    rows[:, :-1].reshape(windows.shape)[...] = windows
+    rows[:, -1] = 1
+    return rows
 
 
 # --- Winograd ------------------------------------------------------------------------------------------------
 
 
-def winograd_forward(x: Array, params: ConvParams) -> Array:
-    """Y = Aᵀ M A + b, with M = V U, V = Bᵀ d B, U = G W Gᵀ."""
-    B, height, width, _ = x.shape
-    R, S = tile_grid(height, width)
-    U = transform_kernel(params.W)
-    y = np.empty((B, TILE * R, TILE * S, U.shape[2]), x.dtype)
-    for part, tiles in tile_chunks(x, params):
-        V = tiles.load_input(x[part])
-        np.matmul(V, U, out=as_matrices(tiles.M))
-        tiles.store_output(y[part], params.b)
-    return np.ascontiguousarray(y[:, :height, :width])
+def winograd_forward(x: Array, params: ConvParams, work: Workspace) -> Array:
+    """Y = Aᵀ M A, with M = V U, V = Bᵀ d B, U = G W Gᵀ; b is added to an entry of M."""
+    y = work.empty("y", (*x.shape[:3], len(params.b)), x.dtype)
+    U = kernel_forward(params.W, work)
+    for part in tile_chunks(x, params):
+        V = input_forward(x[part], work)
+        M = work.empty("M", (*V.shape[:5], U.shape[2]), x.dtype)
+        np.matmul(as_matrices(V), U, out=as_matrices(M))
+        M[ONES] += params.b
+        output_forward(M, y[part], work)
+    return y
 
 
-def winograd_backward(dy: Array, x: Array, params: ConvParams) -> tuple[Array, Array]:
-    """dx and dW of :func:`winograd_forward`; V is computed again: kept, it would be 2¼ times as large as x."""
-    U_T = transform_kernel(params.W.transpose(0, 1, 3, 2))  # (36, C_out, C_in)
-    dx = np.empty(x.shape, x.dtype)
+def winograd_backward(dy: Array, x: Array, params: ConvParams, work: Workspace) -> tuple[Array, ConvParams]:
+    """Gradients of :func:`winograd_forward`; V is computed again: kept, it would be 2¼ times as large as x."""
+    dx = work.empty("dx", x.shape, x.dtype)
+    db = np.zeros_like(params.b)
+    U_T = kernel_forward(params.W.transpose(0, 1, 3, 2), work)  # (36, C_out, C_in)
     dU: Any = None  # the first chunk's, to which the others are added
-    for part, tiles in tile_chunks(x, params):
-        V = tiles.load_input(x[part])
-        dM = tiles.load_output_gradient(dy[part])
-        dU_part = V.transpose(0, 2, 1) @ dM  # from M = V U
+    for part in tile_chunks(x, params):
+        V, dM = input_forward(x[part], work), output_backward(dy[part], work)
+        db += flat_rows(dM[ONES]).sum(0)  # from M + b
+        dU_part = work.empty("dU" if dU is None else "dU of a chunk", (len(U_T), *params.W.shape[2:]), x.dtype)
+        np.matmul(as_matrices(V).swapaxes(1, 2), as_matrices(dM), out=dU_part)  # from M = V U
         dU = dU_part if dU is None else np.add(dU, dU_part, out=dU)
-        np.matmul(dM, U_T, out=V)  # from M = V U: dV, in the place of V
-        tiles.store_input_gradient(dx[part])
-    dW = GG.T.astype(x.dtype) @ dU.reshape(WINDOW**2, -1)  # from U = G W Gᵀ
-    return dx, dW.reshape(params.W.shape)
-
-
-def transform_kernel(W: Array) -> Array:
-    """U = G W Gᵀ: (3, 3, C_in, C_out) -> (36, C_in, C_out)."""
-    U: Array = GG.astype(W.dtype) @ W.reshape(9, -1)
-    return U.reshape(-1, *W.shape[2:])
+        np.matmul(as_matrices(dM), U_T, out=as_matrices(V))  # from M = V U: dV, in the place of V
+        input_backward(V, dx[part], work)
+    return dx, ConvParams(kernel_backward(dU, work), db)
 
 
 def tile_grid(height: int, width: int) -> tuple[int, int]:
@@ -173,193 +208,140 @@ def tile_grid(height: int, width: int) -> tuple[int, int]:
     return -(-height // TILE), -(-width // TILE)
 
 
-def tile_chunks(x: Array, params: ConvParams) -> Iterator[tuple[slice, Tiles]]:
-    """The chunks of a batch, each with arrays of its size, which the next chunk of that size uses again."""
+def tile_chunks(x: Array, params: ConvParams) -> list[slice]:
+    """The chunks of a batch; U and dU pass through the cache once per chunk, and so V and M are no smaller."""
     R, S = tile_grid(*x.shape[1:3])
     _, _, C_in, C_out = params.W.shape
-    picture_bytes, U_bytes = WINDOW**2 * R * S * max(C_in, C_out) * x.itemsize, WINDOW**2 * C_in * C_out * x.itemsize
-    tiles: Tiles | None = None
-    for part in chunks(len(x), picture_bytes, U_bytes // 4):  # U and dU pass through the cache once per chunk
-        P = part.stop - part.start
-        if tiles is None or tiles.P != P:
-            tiles = Tiles(P, x, params)
-        yield part, tiles
+    entry_bytes = WINDOW**2 * x.itemsize
+    return chunks(len(x), entry_bytes * R * S * max(C_in, C_out), entry_bytes * C_in * C_out)
 
 
 def as_matrices(entries: Array) -> Array:
-    """(6, 6, R, P, S, C) as 36 matrices (R·P·S, C)."""
+    """(6, 6, P, R, S, C) as 36 matrices (P·R·S, C), a view."""
     return entries.reshape(WINDOW**2, -1, entries.shape[-1])
 
 
-class Tiles:
-    """The arrays of a chunk of P pictures of R × S tiles each, and the ways between pictures and tiles."""
-
-    def __init__(self, P: int, x: Array, params: ConvParams) -> None:
-        _, self.height, self.width, C_in = x.shape
-        C_out = params.W.shape[3]
-        self.P = P
-        self.R, self.S = R, S = tile_grid(self.height, self.width)
-        self.framed = np.empty((P, TILE * R + 2, TILE * S + 2, C_in), x.dtype)
-        self.d = np.empty((WINDOW, TILE * R + 2, P, S, C_in), x.dtype)
-        self.d_B = np.empty_like(self.d)
-        self.V = np.empty((WINDOW, WINDOW, R, P, S, C_in), x.dtype)
-        self.M = np.empty((WINDOW, WINDOW, R, P, S, C_out), x.dtype)
-        self.A_M = np.empty((TILE, WINDOW, R, P, S, C_out), x.dtype)
-        self.Y = np.empty((TILE, TILE, R, P, S, C_out), x.dtype)  # (column, row, …)
-        self.scratch = np.empty((2, max(self.d[0].size, self.V[0].size, self.M[0].size)), x.dtype)
-
-    def load_input(self, x: Array) -> Array:
-        """x (P, height, width, C_in) -> V = Bᵀ d B as matrices."""
-        for border in (slice(1), slice(self.height + 1, None)):
-            self.framed[:, border] = 0
-        for border in (slice(1), slice(self.width + 1, None)):
-            self.framed[:, :, border] = 0
-        self.framed[:, 1 : self.height + 1, 1 : self.width + 1] = x
-        for k in range(WINDOW):
-            for remainder in range(TILE):
-                self.d[k, self.sorted_rows(remainder)] = self.framed_pixels(k, remainder)
-        input_forward(self.d, self.d_B, self.scratch_like(self.d[0]))
-        rows = [self.d_B[:, self.tile_rows(k)] for k in range(WINDOW)]
-        input_forward(rows, self.V, self.scratch_like(self.V[0]))
-        return as_matrices(self.V)
-
-    def store_input_gradient(self, dx: Array) -> None:
-        """dd = B dV Bᵀ -> dx (P, height, width, C_in): :meth:`load_input` in reverse; overlapping tiles add up."""
-        rows = [self.d_B[:, self.tile_rows(k)] for k in range(WINDOW)]
-        overlapping = [self.d[:, : self.R], self.d[:, self.R : 2 * self.R]]
-        input_backward(self.V, [*rows[:TILE], *overlapping], self.scratch_like(self.V[0]))
-        for row, more in zip(rows[TILE:], overlapping):  # rows 4 and 5 of a tile are rows 0 and 1 of the next
-            row[:, -1] = 0  # which the last tile has not
-            row += more
-        input_backward(self.d_B, self.d, self.scratch_like(self.d[0]))
-        for k in range(WINDOW):
-            for remainder in range(TILE):
-                pixels = self.framed_pixels(k, remainder)
-                if k >= TILE:
-                    pixels[:, :, -1] = 0
-                    pixels += self.d[k, self.sorted_rows(remainder)]
-                else:
-                    pixels[...] = self.d[k, self.sorted_rows(remainder)]
-        dx[...] = self.framed[:, 1 : self.height + 1, 1 : self.width + 1]
-
-    def store_output(self, y: Array, b: Array) -> None:
-        """Y = Aᵀ M A, plus b -> y (P, 4R, 4S, C_out)."""
-        output_forward(self.M, self.A_M, self.scratch_like(self.M[0]))
-        output_forward(self.A_M.swapaxes(0, 1), self.Y, self.scratch_like(self.Y[0]))
-        np.add(self.Y, b, out=self.as_tiles(y))
-
-    def load_output_gradient(self, dy: Array) -> Array:
-        """dy (P, height, width, C_out) -> dM = A dY Aᵀ as matrices: :meth:`store_output` in reverse."""
-        missing = TILE * self.R - self.height, TILE * self.S - self.width
-        if any(missing):
-            dy = np.pad(dy, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-        self.Y[...] = self.as_tiles(dy)
-        output_backward(self.Y, self.A_M.swapaxes(0, 1), self.scratch_like(self.Y[0]))
-        output_backward(self.A_M, self.M, self.scratch_like(self.M[0]))
-        return as_matrices(self.M)
-
-    def as_tiles(self, y: Array) -> Array:
-        """(P, 4R, 4S, C) as (column, row, R, P, S, C), in the order of Y."""
-        P, _, _, C = y.shape
-        return y.reshape(P, self.R, TILE, self.S, TILE, C).transpose(4, 2, 1, 0, 3, 5)
-
-    def framed_pixels(self, k: int, remainder: int) -> Array:
-        """Column k of all tiles, in the rows with a remainder modulo 4: a view (rows, P, S, C)."""
-        return self.framed[:, remainder::TILE, k : k + TILE * self.S - TILE + 1 : TILE].transpose(1, 0, 2, 3)
-
-    def sorted_rows(self, remainder: int) -> slice:
-        """Where d keeps the framed rows with this remainder modulo 4: R + 1 rows for 0 and 1, else R."""
-        start = remainder * self.R + min(remainder, 2)
-        return slice(start, start + self.R + (remainder < 2))
-
-    def tile_rows(self, k: int) -> slice:
-        """Where d keeps row k of all tiles, which is row 4r + k of the framed picture: one run, thanks to sorting."""
-        start = self.sorted_rows(k % TILE).start + k // TILE
-        return slice(start, start + self.R)
-
-    def scratch_like(self, array: Array) -> Array:
-        """Two arrays of this shape."""
-        return self.scratch[:, : array.size].reshape(2, *array.shape)
+def as_tiles(picture: Array) -> Array:
+    """(P, 4R, 4S, C) as (P, R, 4, S, 4, C), a view."""
+    P, height, width, C = picture.shape
+    return picture.reshape(P, height // TILE, TILE, width // TILE, TILE, C)
 
 
-# --- the transforms of a vector of six or four, each entry an array, with as few additions as were found -----
+def by_picture(entries: Array) -> Array:
+    """Entries (row, column, P, R, S, C) in the order of a picture, (P, R, row, S, column, C), a view."""
+    return entries.transpose(2, 3, 0, 4, 1, 5)
 
 
-def add_and_subtract(a: Array, b: Array, total: Array, difference: Array) -> None:
-    """``a + b`` and ``a − b``."""
-    np.add(a, b, out=total)
-    np.subtract(a, b, out=difference)
+def along_rows(entries: Array) -> Array:
+    """(rows, columns, P, R, S, C) as (rows, columns, P, R·S·C), a view: long runs for a factor along axis 0."""
+    rows, columns, P, R, S, C = entries.shape
+    return entries.reshape(rows, columns, P, R * S * C)
 
 
-def add_scaled(a: Array, factor: float, b: Array, out: Array) -> None:
-    """``a + factor · b``; out may be b, but not a."""
-    np.multiply(b, factor, out=out)
-    np.add(a, out, out=out)
+def windows(pictures: Array, axis: int) -> Array:
+    """Every fourth run of six along an axis: (…, 4n + 2, …) as (…, n, 6, …), a view."""
+    shape, strides = list(pictures.shape), list(pictures.strides)
+    shape[axis : axis + 1] = shape[axis] // TILE, WINDOW
+    strides[axis : axis + 1] = TILE * strides[axis], strides[axis]
+    return np.lib.stride_tricks.as_strided(pictures, shape, strides, writeable=False)
 
 
-def input_forward(d: Vector, v: Vector, scratch: Vector) -> None:
-    """v = Bᵀ d, Bᵀ = [4 0 −5 0 1 0 | 0 −4 −4 1 1 0 | 0 4 −4 −1 1 0 | 0 −2 −1 2 1 0 | 0 2 −1 −2 1 0 | 0 4 0 −5 0 1]."""
-    even, odd = scratch
-    add_scaled(d[4], -4, d[2], even)
-    add_scaled(d[3], -4, d[1], odd)
-    add_and_subtract(even, odd, v[1], v[2])
-    np.subtract(d[4], d[2], out=even)
-    np.subtract(d[3], d[1], out=odd)
-    odd *= 2
-    add_and_subtract(even, odd, v[3], v[4])
-    np.subtract(d[0], d[2], out=v[0])
-    add_scaled(even, 4, v[0], v[0])
-    odd *= 2
-    np.subtract(d[5], d[3], out=v[5])
-    np.subtract(v[5], odd, out=v[5])
+def transform(matrix: Array, array: Array, axis: int, out: Array) -> None:
+    """Write ``matrix`` times every vector along one axis, not the last, of an array: (…, k, …, n) -> (…, m, …, n)."""
+    np.matmul(matrix.astype(array.dtype), array.swapaxes(axis, -2), out=out.swapaxes(axis, -2))
 
 
-def input_backward(v: Vector, d: Vector, scratch: Vector) -> None:
-    """d = B v."""
-    total, difference = scratch
-    add_and_subtract(v[4], v[3], d[4], d[3])
-    d3 = d[3]
-    d3 *= 2  # 2 v4 − 2 v3
-    add_and_subtract(v[1], v[2], total, difference)
-    np.subtract(v[5], difference, out=difference)
-    add_scaled(d3, 4, difference, d[1])
-    np.add(d3, difference, out=d3)
-    add_scaled(d3, 4, v[5], difference)
-    np.negative(difference, out=d3)
-    np.add(v[0], total, out=total)
-    np.add(v[0], d[4], out=difference)
-    np.multiply(total, -4, out=d[2])
-    np.subtract(d[2], difference, out=d[2])
-    np.add(d[4], total, out=d[4])
-    np.multiply(v[0], 4, out=d[0])
-    np.copyto(d[5], v[5])
+def kernel_forward(W: Array, work: Workspace) -> Array:
+    """U = G W Gᵀ: (3, 3, C, D) -> (36, C, D)."""
+    _, _, C, D = W.shape
+    own, half = work.empty("W", W.shape, W.dtype), work.empty("half", (WINDOW, 3, C, D), W.dtype)
+    U = work.empty("U", (WINDOW, WINDOW, C, D), W.dtype)
+    own[...] = W  # W may be transposed, and is then read faster from a copy
+    transform(G, own, 0, half)
+    transform(G, half, 1, U)
+    return U.reshape(-1, C, D)
 
 
-def output_forward(m: Vector, y: Vector, scratch: Vector) -> None:
-    """y = Aᵀ m with Aᵀ = [1 1 1 1 1 0 | 0 1 −1 2 −2 0 | 0 1 1 4 4 0 | 0 1 −1 8 −8 1]."""
-    near, far = scratch
-    np.add(m[1], m[2], out=near)
-    np.add(m[3], m[4], out=far)
-    np.add(m[0], near, out=y[0])
-    np.add(y[0], far, out=y[0])
-    add_scaled(near, 4, far, y[2])
-    np.subtract(m[1], m[2], out=near)
-    np.subtract(m[3], m[4], out=far)
-    far *= 2
-    np.add(near, far, out=y[1])
-    add_scaled(near, 4, far, y[3])
-    np.add(y[3], m[5], out=y[3])
+def kernel_backward(dU: Array, work: Workspace) -> Array:
+    """dW = Gᵀ dU G: (36, C, D) -> (3, 3, C, D), new memory."""
+    _, C, D = dU.shape
+    half, dW = work.empty("half", (3, WINDOW, C, D), dU.dtype), np.empty((3, 3, C, D), dU.dtype)
+    transform(G.T, dU.reshape(WINDOW, WINDOW, C, D), 0, half)
+    transform(G.T, half, 1, dW)
+    return dW
 
 
-def output_backward(y: Vector, m: Vector, scratch: Vector) -> None:
-    """m = A y."""
-    even, odd = scratch
-    np.add(y[0], y[2], out=even)
-    np.add(y[1], y[3], out=odd)
-    add_and_subtract(even, odd, m[1], m[2])
-    add_scaled(y[0], 4, y[2], even)
-    add_scaled(y[1], 4, y[3], odd)
-    odd *= 2
-    add_and_subtract(even, odd, m[3], m[4])
-    np.copyto(m[0], y[0])
-    np.copyto(m[5], y[3])
+def input_forward(x: Array, work: Workspace) -> Array:
+    """x (P, height, width, C) -> V = Bᵀ d B (6, 6, P, R, S, C)."""
+    P, height, width, C = x.shape
+    R, S = tile_grid(height, width)
+    framed = frame(x, 1, TILE * R + 2, TILE * S + 2, work)
+    half = work.empty("half", (P, R, WINDOW, TILE * S + 2, C), x.dtype)  # rows of tiles, columns of the picture
+    tall = windows(framed.reshape(P, TILE * R + 2, (TILE * S + 2) * C), 1)  # (P, R, 6, (4S + 2)·C)
+    transform(B_T, tall, 2, half.reshape(tall.shape))
+    V = work.empty("V", (WINDOW, WINDOW, P, R, S, C), x.dtype)
+    transform(B_T, windows(half, 3), 4, by_picture(V))
+    return V
+
+
+def input_backward(dV: Array, dx: Array, work: Workspace) -> None:
+    """Write dd = B dV Bᵀ into dx (P, height, width, C): :func:`input_forward` in reverse.
+
+    Of the six rows of a window, the first and the last are inner ones, 4 and 1, of the windows before and after, and
+    add up with them; the four between are the tile's own. So with columns.
+    """
+    _, _, P, R, S, C = dV.shape
+    half = work.empty("half", dV.shape, dV.dtype)
+    transform(B_T.T, along_rows(dV), 0, along_rows(half))
+    half[4, :, :, :-1] += half[0, :, :, 1:]
+    half[1, :, :, 1:] += half[5, :, :, :-1]
+    wide = work.empty("framed", (P, R, TILE, S, WINDOW, C), dV.dtype)
+    transform(B_T.T, by_picture(half[1:5]), 4, wide)
+    wide[:, :, :, :-1, 4] += wide[:, :, :, 1:, 0]
+    wide[:, :, :, 1:, 1] += wide[:, :, :, :-1, 5]
+    tiled = with_whole_tiles(dx, work)
+    as_tiles(tiled)[...] = wide[:, :, :, :, 1:5]
+    crop(tiled, dx)
+
+
+def output_forward(M: Array, y: Array, work: Workspace) -> None:
+    """Write Y = Aᵀ M A of (6, 6, P, R, S, C) into y (P, height, width, C)."""
+    _, _, P, R, S, C = M.shape
+    half = work.empty("half", (TILE, WINDOW, P, R, S, C), M.dtype)
+    transform(A_T, along_rows(M), 0, along_rows(half))
+    tiled = with_whole_tiles(y, work)
+    transform(A_T, by_picture(half), 4, as_tiles(tiled))
+    crop(tiled, y)
+
+
+def output_backward(dy: Array, work: Workspace) -> Array:
+    """dy (P, height, width, C) -> dM = A dY Aᵀ (6, 6, P, R, S, C): :func:`output_forward` in reverse."""
+    tiles = as_tiles(padded_to_tiles(dy, work))
+    P, R, _, S, _, C = tiles.shape
+    half = work.empty("half", (TILE, WINDOW, P, R, S, C), dy.dtype)
+    transform(A_T.T, tiles, 4, by_picture(half))
+    dM = work.empty("M", (WINDOW, WINDOW, P, R, S, C), dy.dtype)
+    transform(A_T.T, along_rows(half), 0, along_rows(dM))
+    return dM
+
+
+def padded_to_tiles(dy: Array, work: Workspace) -> Array:
+    """(P, height, width, C) as (P, 4R, 4S, C), with zeros where tiles stick out of the picture."""
+    _, height, width, _ = dy.shape
+    R, S = tile_grid(height, width)
+    return dy if (height, width) == (TILE * R, TILE * S) else frame(dy, 0, TILE * R, TILE * S, work)
+
+
+def with_whole_tiles(picture: Array, work: Workspace) -> Array:
+    """Where to write (P, 4R, 4S, C) for :func:`crop`: the picture itself, unless tiles stick out of it."""
+    P, height, width, C = picture.shape
+    R, S = tile_grid(height, width)
+    if (height, width) == (TILE * R, TILE * S):
+        return picture
+    return work.empty("whole tiles", (P, TILE * R, TILE * S, C), picture.dtype)
+
+
+def crop(tiled: Array, picture: Array) -> None:
+    """Bring what was written to :func:`with_whole_tiles` into the picture."""
+    if tiled is not picture:
+        picture[...] = tiled[:, : picture.shape[1], : picture.shape[2]]
