@@ -20,7 +20,17 @@ from stg_np.bench import profile, suite
 from stg_np.bench.cases import LayerCase, StepCase, case_from
 from stg_np.bench.floor import layer_floor
 from stg_np.bench.growth import FITTED, Point, cost, exponent
-from stg_np.bench.remote import BenchError, Remote, Setup, largest_difference, prepared, ratio, results_of, spread
+from stg_np.bench.remote import (
+    BenchError,
+    Remote,
+    Setup,
+    alone,
+    largest_difference,
+    prepared,
+    ratio,
+    results_of,
+    spread,
+)
 from stg_np.bench.subjects import OURS, PEERS, build_ours, build_peer
 from stg_np.cli import main
 
@@ -108,6 +118,23 @@ def test_a_process_that_is_late_ends_and_another_takes_its_place() -> None:
         remote.process.kill()
         with pytest.raises(BenchError, match="its process ended"):
             remote.ask("facts")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the state of a process")
+def test_while_one_is_timed_the_others_are_held() -> None:
+    def is_held(remote: Remote) -> bool:
+        assert remote.process is not None
+        return Path(f"/proc/{remote.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+    with Remote(Setup(OURS, 1)) as one, Remote(Setup(OURS, 1)) as other, Remote(Setup(OURS, 1)) as never_started:
+        for remote in (one, other):
+            prepared(remote, LAYER, 60)
+        with pytest.raises(KeyError), alone(one, [one, other, never_started]):
+            assert len(one.ask("turn", seconds=0.0)["seconds"]) == 1
+            assert (is_held(one), is_held(other)) == (False, True)
+            raise KeyError
+        assert not is_held(other)
+        assert len(other.ask("turn", seconds=0.0)["seconds"]) == 1
 
 
 def test_a_process_that_cannot_begin_says_why() -> None:

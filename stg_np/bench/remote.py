@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from types import TracebackType
@@ -100,6 +100,12 @@ class Remote:
         said = self.errors.read().strip().splitlines()
         return said[-1] if said else "it said nothing"
 
+    def send(self, name: str) -> None:
+        """Send a signal to the process and to what it has started; nothing where the system has no such signal."""
+        if self.process is not None and hasattr(os, "killpg") and hasattr(signal, name):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, getattr(signal, name))
+
     def end(self) -> None:
         """End the process and what it has started (compilers), if there is one."""
         if self.process is None:
@@ -122,12 +128,32 @@ class Remote:
         self.end()
 
 
-def timed_in_turns(remotes: Mapping[str, Remote], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """A B C A B C …: each round gives one time per remote, the median of its turn. Every remote is prepared."""
+@contextlib.contextmanager
+def alone(remote: Remote, everybody: Iterable[Remote]) -> Iterator[None]:
+    """Hold all other processes, and what they have started, while one is timed: threads without work may still spin."""
+    others = [other for other in everybody if other is not remote]
+    for other in others:
+        other.send("SIGSTOP")
+    try:
+        yield
+    finally:
+        for other in others:
+            other.send("SIGCONT")
+
+
+def timed_in_turns(
+    remotes: Mapping[str, Remote], rounds: int, seconds: float, besides: Iterable[Remote] = ()
+) -> dict[str, list[float]]:
+    """A B C A B C …: each round gives one time per remote, the median of its turn. Every remote is prepared.
+
+    The others, and those ``besides``, are held meanwhile.
+    """
     times: dict[str, list[float]] = {name: [] for name in remotes}
+    everybody = [*remotes.values(), *besides]
     for _ in range(rounds):
         for name, remote in remotes.items():
-            times[name].append(median(remote.ask("turn", seconds=seconds)["seconds"]))
+            with alone(remote, everybody):
+                times[name].append(median(remote.ask("turn", seconds=seconds)["seconds"]))
     return times
 
 

@@ -13,9 +13,9 @@ from stg_np.plots import png
 
 HOW = (
     "Float32; forward and backward, with the gradients of the input (layer) and of all parameters. Everybody runs in a "
-    "process of its own on the same number of threads and takes turns (A B C A B C …); a time is the median over the "
-    "turns, in brackets the quartiles. A ratio is their median over ours, in brackets the range over the rounds: above "
-    "1, ours is quicker."
+    "process of its own on the same number of threads and takes turns (A B C A B C …), while the other processes are "
+    "stopped; a time is the median over the turns, in brackets the quartiles. A ratio is their median over ours, in "
+    "brackets the range over the rounds: above 1, ours is quicker."
 )
 FLOOR = (
     "The floor is the three matrix products at the rate measured at their shapes, plus the bytes that must be moved at "

@@ -19,6 +19,7 @@ from stg_np.bench.remote import (
     BenchError,
     Remote,
     Setup,
+    alone,
     largest_difference,
     prepared,
     ratio,
@@ -115,8 +116,9 @@ def layer_section(options: Options, remotes: Mapping[str, Remote]) -> list[dict[
     for case in sorted(options.layers, key=lambda case: case.T):
         names = [name for name in options.peers if PEERS[name].on_layer]
         row = side_by_side(case, names, options, remotes, compile_seconds)
-        row["floor"] = remotes[OURS].ask("floor", case=case._asdict())
-        row["profile"] = remotes[OURS].ask("profile", seconds=4 * options.seconds)
+        with alone(remotes[OURS], remotes.values()):
+            row["floor"] = remotes[OURS].ask("floor", case=case._asdict())
+            row["profile"] = remotes[OURS].ask("profile", seconds=4 * options.seconds)
         rows.append(row)
     return sorted(rows, key=lambda row: options.layers.index(LayerCase(**row["case"])))
 
@@ -217,7 +219,7 @@ def workers_section(options: Options, remotes: Mapping[str, Remote]) -> list[dic
             options.say(f"{case.label}: timing {', '.join(mine)}")
             for remote in mine.values():
                 prepared(remote, case, 600)
-            times = timed_in_turns(mine, options.rounds, options.seconds)
+            times = timed_in_turns(mine, options.rounds, options.seconds, remotes.values())
             first = times[next(iter(mine))]
             subjects = {
                 name: {"seconds": spread(seconds), "ratio": ratio(seconds, first), "rounds": seconds}
@@ -234,7 +236,8 @@ def growth_section(options: Options, remotes: Mapping[str, Remote]) -> dict[str,
         for axis, values in options.axes.items():
             options.say(f"growth with {axis}: {values[0]} … {values[-1]}")
             points = [options.base._replace(**{axis: value})._asdict() for value in values]
-            costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
+            with alone(remote, remotes.values()):
+                costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
             measured = {key: [cost[key] for cost in costs] for key in ("seconds", "bytes")}
             exponents = {key: exponent(values, measured[key]) for key in measured}
             found["axes"][axis] = {"values": list(values), **measured, "exponents": exponents}
