@@ -19,6 +19,9 @@ from stg_np.ops import norm
 
 ROOT = Path(__file__).parent.parent
 
+# JAX, where another test of the same process has loaded it, warns of any fork.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 SOURCE = '''\
 def f_backward(dy, cache):
     """Words are left alone."""
