@@ -53,12 +53,16 @@ class WalkCache(NamedTuple):
 
 
 def covers(params: STMParams, phi_z: Activation, phi: Activation) -> bool:
-    """Whether this module computes the layer; the rest takes the plain path.
+    """Whether this module computes the layer; the rest takes the plain path."""
+    return covers_kind(params.R is not None, params.w is not None, phi_z, phi)
+
+
+def covers_kind(recurrent: bool, diagonal: bool, phi_z: Activation, phi: Activation) -> bool:
+    """The same of a kind of layer, before there are parameters.
 
     Diagonal gates with a tanh candidate are left out: their backward needs a_z, and the cache holds tanh(a_z).
     """
-    input_only = params.R is None and phi is IDENTITY
-    return input_only and (phi_z is IDENTITY or (phi_z is TANH and params.w is None))
+    return not recurrent and phi is IDENTITY and (phi_z is IDENTITY or (phi_z is TANH and not diagonal))
 
 
 def stm_forward(
@@ -104,9 +108,10 @@ def walks_forward(
     memories = empty(work, "memories", (T + 1, B, width), dtype)
     memories[0] = m_0
     weights = [stacked_weights(walk, empty(work, f"W{k}", stack_shape(walk), dtype)) for k, walk in enumerate(walks)]
+    vectors = diagonal_vectors(walks)
     for steps in chunks(T, gates[:, :1].nbytes):
         chunk, after = gates[:, steps], memories[steps.start + 1 : steps.stop + 1]
-        fill_preactivations(chunk, [x[steps] for x in inputs], weights, walks)
+        fill_preactivations(chunk, [x[steps] for x in inputs], weights, vectors)
         squash(chunk, phi_z is TANH)
         i, keep, o, z = chunk  # four times (S, B, walks · H)
         np.multiply(i, z, out=v[steps])
@@ -131,11 +136,12 @@ def walks_backward(
         dW[...] = 0
         transpose_stack(walk.W, W_T)
     dvectors = np.zeros((2, 3, dm_T.shape[1]), dtype)  # diagonal gates: dw and db of i, u, o
+    w = None if walks[0].w is None else side_by_side([walk.w for walk in walks])
     dm = dm_T
     for steps in reversed(chunks(T, cache.gates[:, :1].nbytes)):
         dp, dm = chunk_backward(dy[steps], dm, cache, steps, work)
-        if walks[0].w is not None:
-            dp = through_diagonal_gates(dp, cache.gates[3, steps], side_by_side([walk.w for walk in walks]), dvectors)
+        if w is not None:
+            dp = through_diagonal_gates(dp, cache.gates[3, steps], w, dvectors)
         matrices = dp.reshape(len(dp), -1, dp.shape[-1])  # (4 or 1, S·B, walks · H)
         for k, (x, dx, dW, W_T) in enumerate(zip(cache.inputs, dxs, dWs, W_Ts)):
             own = matrices[..., k * H : (k + 1) * H]
@@ -184,19 +190,25 @@ def transpose_stack(W: Array, out: Array) -> None:
         out[..., first : first + line] = part.transpose(1, 2, 0)
 
 
+def diagonal_vectors(walks: Sequence[STMParams]) -> list[tuple[Array, Array]]:
+    """w_g and b_g of i, u, o, ready for the tanh, each (walks · H,); none with full gates."""
+    if walks[0].w is None:
+        return []
+    w, b = side_by_side([walk.w for walk in walks]), side_by_side([walk.b[: len(walk.b) // 4 * 3] for walk in walks])
+    return [(factor * w_g, factor * b_g) for factor, w_g, b_g in zip(HALVED, w, b)]
+
+
 def fill_preactivations(
-    chunk: Array, inputs: Sequence[Array], weights: Sequence[Array], walks: Sequence[STMParams]
+    chunk: Array, inputs: Sequence[Array], weights: Sequence[Array], vectors: Sequence[tuple[Array, Array]]
 ) -> None:
     """Write the pre-activations, those of the gates ready for the tanh, into chunk (4, S, B, walks · H)."""
     H = weights[0].shape[-1]
     matrices = chunk.reshape(4, -1, chunk.shape[-1])  # (4, S·B, walks · H)
     for k, (x, W) in enumerate(zip(inputs, weights)):
         np.matmul(flat_rows(x), W, out=matrices[-len(W) :, :, k * H : (k + 1) * H])
-    if walks[0].w is not None:
-        w, b = side_by_side([walk.w for walk in walks]), side_by_side([walk.b[: 3 * H] for walk in walks])
-        for gate, factor, w_g, b_g in zip(chunk, HALVED, w, b):
-            np.multiply(chunk[3], factor * w_g, out=gate)  # a_g = w_g ⊙ a_z + b_g
-            gate += factor * b_g
+    for gate, (w_g, b_g) in zip(chunk, vectors):
+        np.multiply(chunk[3], w_g, out=gate)  # a_g = w_g ⊙ a_z + b_g
+        gate += b_g
 
 
 def squash(chunk: Array, tanh_candidate: bool) -> None:

@@ -156,6 +156,11 @@ def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -
     return to_device(normalise(pictures, *run.scaling), run.device)
 
 
+def quiet() -> np.errstate:
+    """No warnings of what is not finite, in this thread: the guard reports it, with the step."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) -> LossAndGrad:
     """Mean loss over the batch (indices of training pictures) and its gradient, group by group on the workers."""
     size = run.config.group_size
@@ -165,7 +170,7 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) ->
         rng = np.random.default_rng([run.config.seed, now.step, number])
         x = prepare(run, run.train.images[groups[number]], rng)
         labels = to_device(run.train.labels[groups[number]], run.device)
-        with np.errstate(over="ignore", invalid="ignore"):  # as in train_step; each thread has its own setting
+        with quiet():  # as in train_step; each thread has its own setting
             return loss_and_grad(
                 run.model, now.params, now.state, x, labels,
                 weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
@@ -188,12 +193,12 @@ def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> Tra
     flag.
     """
     xp = get_xp(now.params.flat)
-    with np.errstate(over="ignore", invalid="ignore"):  # the guard reports it, with the step
+    with quiet():
         result = batch_gradient(run, now, batch, workers)
         grads, norm = clip_by_norm(result.grads, run.config.clip_norm)
         params, moments = run.config.make_optimizer().update(
             grads, now.moments, now.params, learning_rate_at(run, now.step),
-            each=lambda function, parts: workers.map(np.errstate(over="ignore", invalid="ignore")(function), parts),
+            each=lambda function, parts: workers.map(quiet()(function), parts),
         )  # fmt: skip
     good = xp.isfinite(norm)
     return TrainState(

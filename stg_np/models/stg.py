@@ -224,6 +224,7 @@ def layer_forward(
     """Norm, one STM walk per direction side by side, and the path around them: (B, T, D) -> (B, T, width).
 
     The first layer has neither norm nor path: its input is of another width. ``rng``: for dropout, in training only.
+    ``work`` is for the fast path; here every array is fresh.
     """
     xp, norm, caches, outputs, mask = get_xp(h), None, [], [], None
     read = h
@@ -281,10 +282,11 @@ def reverse(h: Array, direction: str) -> Array:
 
 def layer_pair(xp: Any, model: STG) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """THE place where the path is chosen, for a layer: which forward/backward pair computes it."""
-    if xp is np and not model.recurrent and not (model.diagonal and model.tanh_candidate):
-        from stg_np import fast_layer
+    if xp is np:
+        from stg_np import fast, fast_layer
 
-        return fast_layer.layer_forward, fast_layer.layer_backward
+        if fast.covers_kind(model.recurrent, model.diagonal, model.phi_z, IDENTITY):
+            return fast_layer.layer_forward, fast_layer.layer_backward
     return layer_forward, layer_backward
 
 
