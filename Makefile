@@ -1,8 +1,8 @@
 # `make train` and `make test` need Python 3.11 or newer and nothing else; both make their own .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-MATHS_TESTS := tests/ops tests/models $(patsubst %,tests/test_%.py,\
-	backend workspace params stm fast fast_layer fast_conv kernels optim parallel evaluate train gradcheck checks)
+MATHS_TESTS := tests/ops tests/models tests/layers tests/fast tests/optim tests/gradcheck $(patsubst %,tests/test_%.py,\
+	backend workspace params stm engine evaluate train checks)
 
 .PHONY: train test test-thorough test-torch test-gpu coverage lint types check clean
 

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import fast_conv
 from stg_np.backend import Array
+from stg_np.engine import Workers, available_cores
+from stg_np.fast import conv as fast_conv
 from stg_np.ops import conv
 from stg_np.ops.conv import ConvParams
-from stg_np.parallel import Workers, available_cores
 from stg_np.workspace import Workspace
 
 RESULTS = ("y", "dx", "dW", "db")

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import fast, fast_conv, fast_layer, stm
+from stg_np import stm
 from stg_np.backend import Array, array_module, get_xp, to_device
+from stg_np.fast import conv as fast_conv
+from stg_np.fast import layer as fast_layer
+from stg_np.fast import walks as fast
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
 from stg_np.models import stg
 from stg_np.models.base import Model, loss_and_grad

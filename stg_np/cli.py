@@ -314,9 +314,9 @@ def explained(error: BaseException) -> tuple[str, int]:
         where = f" {error.filename}" if error.filename else ""
         return f"the operating system refuses{where}: {error.strerror or error}", 2
     from stg_np.backend import DeviceError
-    from stg_np.checkpoint import CheckpointError
     from stg_np.commands import UsageError
     from stg_np.data import DataError
+    from stg_np.runs.checkpoint import CheckpointError
     from stg_np.train import TrainingError
 
     if isinstance(error, TrainingError):

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array, to_host
+from stg_np.engine import Workers
 from stg_np.models.base import Model
 from stg_np.ops.losses import log_softmax
-from stg_np.parallel import Workers
 from stg_np.params import Params, State
 
 GROUP = 50

@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from stg_np.backend import Array, get_xp
 
-Role: TypeAlias = Literal["matrix", "vector", "head", "frozen"]
-"""``matrix``: a weight matrix; ``vector``: a bias or scale; ``head``: the classifier's matrix;
-``frozen``: kept with the parameters but never updated."""
+Role: TypeAlias = Literal["matrix", "kernel", "vector", "head", "frozen"]
+"""``matrix``: a weight matrix; ``kernel``: a convolution, (k, k, c, d); ``vector``: a bias or a scale;
+``head``: the classifier's matrix; ``frozen``: kept with the parameters but never updated."""
 
 State: TypeAlias = dict[str, Array]
 """What a model keeps but does not learn by gradient, by name (running statistics, for example)."""

@@ -94,7 +94,7 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def info_text() -> str:
     """Versions, BLAS, threads and devices: what belongs into a report of a problem."""
     from stg_np.data import data_home
-    from stg_np.parallel import available_cores
+    from stg_np.engine import available_cores
 
     lines = [
         f"stg_np {stg_np.__version__}, Python {platform.python_version()}, {platform.platform()}",

@@ -16,10 +16,10 @@ import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
+from stg_np.engine import Workers, sum_shards
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import LossAndGrad, Model, loss_and_grad
 from stg_np.optim import OPTIMIZERS, SCHEDULES, Moments, Optimizer, clip_by_norm
-from stg_np.parallel import Workers, sum_shards
 from stg_np.params import Params, State
 
 

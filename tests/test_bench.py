@@ -233,10 +233,10 @@ def test_the_floor_counts_products_and_bytes() -> None:
 
 
 def test_every_phase_has_lines_in_the_fast_path() -> None:
-    found = profile.phases_of("stg_np.fast")
+    found = profile.phases_of("stg_np.fast.walks")
     assert set(found.values()) == set(profile.PHASES) - {"outside"}
     for line, name in found.items():
-        text = profile.text("stg_np.fast", line)
+        text = profile.text("stg_np.fast.walks", line)
         assert "np.tanh(" not in text or name == "gates"
         assert "dW +=" not in text or name == "weight gradient"
 
@@ -252,7 +252,7 @@ def test_a_profile_finds_the_dear_line() -> None:
 
 def test_the_bytes_on_a_gpu_are_those_of_kernels_and_products() -> None:
     from stg_np.bench.cuda import needed_bytes
-    from stg_np.kernels import traffic_bytes
+    from stg_np.fast.cuda import traffic_bytes
 
     products = 4 * 6 * ((5 + 28) + (28 + 5) + (5 + 28))  # of 2 × 3 rows: read and written by x W, da Wᵀ, xᵀ da
     assert needed_bytes(LayerCase(2, 3, 5, 7)) == sum(traffic_bytes(2, 3, 7, np.float32)) + products

@@ -26,16 +26,16 @@ import pytest
 from PIL import Image
 
 import stg_np
-from stg_np import run_folder
 from stg_np.cli import main, make_parser
 from stg_np.commands.predict import read_picture
 from stg_np.commands.progress import Progress
 from stg_np.data import load
 from stg_np.data.augment import normalise
+from stg_np.engine import Workers
 from stg_np.evaluate import predict_logits
 from stg_np.gradcheck import Report
-from stg_np.parallel import Workers
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
+from stg_np.runs import folder as run_folder
 from stg_np.train import Record, TrainConfig, fit
 from tests.data.builders import binary_files, cifar_records, write_files
 from tests.training import make_run
@@ -91,7 +91,7 @@ def nothing_lies_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STG_NP_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("stg_np.data.fashion_mnist.SYSTEM_FOLDERS", ())
     monkeypatch.setattr("stg_np.data.cifar10.SYSTEM_FOLDERS", ())
-    monkeypatch.setattr("stg_np.plots.DPI", 20)
+    monkeypatch.setattr("stg_np.runs.plots.DPI", 20)
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from stg_np import evaluate
 from stg_np.backend import Array
 from stg_np.data.augment import normalise
+from stg_np.engine import Workers
 from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
-from stg_np.parallel import Workers
 from stg_np.train import initial_state, prepare
 from tests.training import MODEL, as_float64, make_run, pictures
 

@@ -15,25 +15,25 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stg_np"
 
-FAST_PATHS = {"fast", "fast_layer", "fast_conv", "kernels"}
+FAST_PATHS = {"fast"}
 
 ORDER = [
     {"stg_np"},
     {"backend"},
     {"workspace", "params"},
-    {"checkpoint", "gradcheck"},
+    {"gradcheck"},
     {"ops"},
     {"stm"},
-    {"sweep"},
-    FAST_PATHS - {"fast_layer"},
-    {"fast_layer"},
+    {"stm_recurrent", "sweep"},
+    {"layers"},
+    FAST_PATHS,
     {"models"},
     {"optim", "data"},
-    {"parallel"},
+    {"engine"},
     {"evaluate"},
     {"train"},
     {"presets"},
-    {"checks", "plots", "run_folder", "summary"},
+    {"checks", "runs", "summary"},
     {"bench"},
     {"commands"},
     {"cli"},
@@ -109,7 +109,7 @@ def test_the_reading_path_does_not_need_the_fast_paths(module: str) -> None:
 @every_module
 def test_only_two_modules_import_cupy_and_only_inside_functions(module: str) -> None:
     found = [inside for name, inside in imports(tree(module)) if name.split(".")[0].startswith("cupy")]
-    assert not found or (module in ("backend.py", "kernels.py") and all(found))
+    assert not found or (module in ("backend.py", "fast/cuda.py") and all(found))
 
 
 @every_module

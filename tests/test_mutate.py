@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.mutate import in_a_fork, mutants, plant
 from stg_np.models import stg
 from stg_np.ops import norm
+from tools.mutate import in_a_fork, mutants, plant
 
 ROOT = Path(__file__).parent.parent
 
@@ -125,7 +125,7 @@ def test_the_program(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    subprocess.run([sys.executable, "-m", "benchmarks.mutate", *options], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "tools.mutate", *options], cwd=ROOT, check=True, capture_output=True)
     total = next(line for line in out.read_text().splitlines() if line.startswith("| all |"))
     mutants, by_checker, by_tests, crashed, equivalent, survived = map(int, total.split("|")[2:-1])
     assert mutants == by_checker + by_tests

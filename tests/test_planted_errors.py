@@ -1,6 +1,6 @@
 """Plant an error in every backward of the package, and see the checker catch it.
 
-Each error is one edit of the syntax tree of one ``*_backward``: the operators of ``benchmarks/mutate.py`` (a term
+Each error is one edit of the syntax tree of one ``*_backward``: the operators of ``tools/mutate.py`` (a term
 dropped, a sign, a transposition, swapped arguments, a mean for a sum, …) and those below (a factor of 1.001 or
 -1, the first or the last step left out, another gate). The edited code is put into the very function object, so
 whoever holds the function runs it; then the pairs of ``stg_np.checks`` that call it are checked until one fails.
@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from benchmarks.equivalent_mutants import EQUIVALENT
-from benchmarks.mutate import mutants
-from stg_np import fast, fast_conv, gradcheck
+from stg_np import gradcheck
 from stg_np.checks import Pair, package_pairs
+from stg_np.fast import conv as fast_conv
+from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
 from tests.test_checks import backward_functions, code_run_by
+from tools.equivalent_mutants import EQUIVALENT
+from tools.mutate import mutants
 
 GATES = ("i", "u", "o", "z")
 

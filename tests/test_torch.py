@@ -49,7 +49,7 @@ def stm_by_torch(x: Any, m: Any, params: Any, tanh: bool) -> tuple[Any, Any]:
     seed=SEEDS, sizes=STM_SIZES, recurrent=st.booleans(), diagonal=st.booleans(), tanh=st.booleans(), fast=st.booleans()
 )
 def test_stm(seed: int, sizes: STMSizes, recurrent: bool, diagonal: bool, tanh: bool, fast: bool) -> None:
-    from stg_np import fast as fast_path
+    from stg_np.fast import walks as fast_path
 
     b, t, d, h = sizes
     draw = Arrays(seed)

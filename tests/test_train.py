@@ -16,11 +16,11 @@ import pytest
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
 from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
+from stg_np.engine import Workers
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
 from stg_np.optim import OPTIMIZERS, SCHEDULES
-from stg_np.parallel import Workers
 from stg_np.params import Params, State
 from stg_np.presets import PRESETS
 from stg_np.train import (

@@ -20,7 +20,7 @@ REPEATS = 20
 def cuda_section(layers: Sequence[LayerCase]) -> dict[str, Any]:
     """Ceilings of the device, and each layer's forward and backward.
 
-    ``bytes`` is what the scan's kernels must move (:func:`stg_np.kernels.traffic_bytes`) and what the three products
+    ``bytes`` is what the scan's kernels must move (:func:`stg_np.fast.cuda.traffic_bytes`) and what the three products
     must read and write; ``gflops`` counts the products alone. Both are over the time of everything.
 
     Raises:
@@ -73,7 +73,7 @@ def layer_row(xp: Any, case: LayerCase) -> dict[str, Any]:
 
 def needed_bytes(case: LayerCase) -> int:
     """What kernels and products must read and write, every array once per kernel, in float32."""
-    from stg_np.kernels import traffic_bytes
+    from stg_np.fast.cuda import traffic_bytes
 
     products = 3 * 4 * case.B * case.T * (case.D + 4 * case.H)  # x W, da Wᵀ and xᵀ da: read and written
     return int(sum(traffic_bytes(case.B, case.T, case.H, np.float32))) + products

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stg_np.bench.cases import LayerCase
-from stg_np.parallel import Workers
+from stg_np.engine import Workers
 
 BLOCKS = (256, 1024, 4096)
 REPEATS = 5

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stg_np.engine import Workers
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
-from stg_np.parallel import Workers
 from stg_np.workspace import Workspace
 
 

@@ -25,7 +25,7 @@ PHASES = (
 )  # fmt: skip
 """``layout``: new arrays and transposed copies; ``outside``: shards, sums, waiting for the other workers."""
 
-MODULES = ("stg_np.fast", "stg_np.stm")
+MODULES = ("stg_np.fast.walks", "stg_np.stm")
 INTERVAL = 0.001
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from stg_np.bench.growth import FITTED
 from stg_np.bench.profile import PHASES
 from stg_np.bench.subjects import OURS, PEERS
-from stg_np.plots import png
+from stg_np.runs.plots import png
 
 HOW = (
     "Float32; forward and backward, with the gradients of the input (layer) and of all parameters. Everybody runs in a "

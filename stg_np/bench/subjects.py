@@ -12,9 +12,9 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.bench.cases import Case, LayerCase
+from stg_np.engine import Workers, sum_shards
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import stm_pair
-from stg_np.parallel import Workers, sum_shards
 from stg_np.workspace import Workspace
 
 OURS = "stg_np"

@@ -28,7 +28,7 @@ from stg_np.bench.remote import (
     timed_in_turns,
 )
 from stg_np.bench.subjects import OURS, PEERS
-from stg_np.parallel import available_cores
+from stg_np.engine import available_cores
 
 SECTIONS = ("layer", "step", "workers", "growth")
 COMPILE_LIMIT = 300.0

@@ -15,9 +15,9 @@ from stg_np.commands import OK, UsageError, checked_device
 from stg_np.data import Dataset
 from stg_np.data import load as load_data
 from stg_np.data.augment import normalise
+from stg_np.engine import Workers
 from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
-from stg_np.parallel import Workers
-from stg_np.run_folder import About, Stored, load
+from stg_np.runs.folder import About, Stored, load
 from stg_np.summary import aligned
 
 

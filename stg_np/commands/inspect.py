@@ -60,7 +60,7 @@ def data_verify(args: argparse.Namespace) -> int:
 def summary(args: argparse.Namespace) -> int:
     """The layers of a preset's model, or of a checkpoint's."""
     from stg_np.presets import PRESETS
-    from stg_np.run_folder import load
+    from stg_np.runs.folder import load
     from stg_np.summary import DATASETS, summary_text
 
     if args.checkpoint is not None:

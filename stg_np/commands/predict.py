@@ -13,10 +13,10 @@ import numpy as np
 from stg_np.backend import Array, to_device
 from stg_np.commands import OK, UsageError, checked_device
 from stg_np.data.augment import normalise
+from stg_np.engine import Workers
 from stg_np.evaluate import predict_logits
 from stg_np.ops.losses import log_softmax
-from stg_np.parallel import Workers
-from stg_np.run_folder import Stored, load
+from stg_np.runs.folder import Stored, load
 
 if TYPE_CHECKING:
     from PIL.Image import Image

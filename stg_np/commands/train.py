@@ -13,17 +13,17 @@ from typing import Any, NamedTuple, Self
 
 import stg_np
 from stg_np.backend import to_host
-from stg_np.checkpoint import CheckpointError, write_atomically
 from stg_np.commands import INTERRUPTED, OK, UsageError, checked_device, complain
 from stg_np.commands.eval import Scores, evaluate, per_class
 from stg_np.commands.progress import Progress
 from stg_np.data import Dataset, load
 from stg_np.data.augment import channel_statistics, validation_split
+from stg_np.engine import Workers
 from stg_np.evaluate import recall_per_class
-from stg_np.parallel import Workers
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
-from stg_np.run_folder import About, DataFacts, RunFolder, Stored, metrics_line, save
-from stg_np.run_folder import load as load_checkpoint
+from stg_np.runs.checkpoint import CheckpointError, write_atomically
+from stg_np.runs.folder import About, DataFacts, RunFolder, Stored, metrics_line, save
+from stg_np.runs.folder import load as load_checkpoint
 from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
 
 VALIDATION = 0.1
@@ -256,7 +256,7 @@ def heading(job: Job, workers: Workers) -> str:
 
 def finish(job: Job, tested: Stored, scores: Scores) -> None:
     """Write the test record and the pictures, then print; the accuracy comes last."""
-    from stg_np import plots
+    from stg_np.runs import plots
 
     folder, dataset = job.folder, job.dataset
     epoch = tested.now.step // job.run.steps_per_epoch

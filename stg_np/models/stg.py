@@ -283,7 +283,8 @@ def reverse(h: Array, direction: str) -> Array:
 def layer_pair(xp: Any, model: STG) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """THE place where the path is chosen, for a layer: which forward/backward pair computes it."""
     if xp is np:
-        from stg_np import fast, fast_layer
+        from stg_np.fast import layer as fast_layer
+        from stg_np.fast import walks as fast
 
         if fast.covers_kind(model.recurrent, model.diagonal, model.phi_z, IDENTITY):
             return fast_layer.layer_forward, fast_layer.layer_backward
@@ -295,10 +296,10 @@ def stm_pair(xp: Any, recurrent: bool) -> tuple[Callable[..., Any], Callable[...
     if recurrent:
         return stm.stm_recurrent_forward, stm.stm_recurrent_backward
     if xp is np:
-        from stg_np import fast
+        from stg_np.fast import walks as fast
 
         return fast.stm_forward, fast.stm_backward
-    from stg_np import kernels
+    from stg_np.fast import cuda as kernels
 
     if kernels.available(xp):
         return kernels.stm_forward, kernels.stm_backward

@@ -2,7 +2,7 @@
 
 ``y[n, r, c] = Σ_ij x[n, r + i − k//2, c + j − k//2] W[i, j] + b``: k × k matrix products, each of the picture shifted
 by one offset of the kernel. Stride 1, and zeros around the picture, so that a map keeps its size. The CPU's fast path,
-:mod:`stg_np.fast_conv`, computes the same with fewer multiplications; this file is its oracle.
+:mod:`stg_np.fast.conv`, computes the same with fewer multiplications; this file is its oracle.
 """
 
 from __future__ import annotations

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast, fast_layer, kernels, stm
+from stg_np import stm
 from stg_np.backend import Array, get_xp, to_device, to_host
+from stg_np.fast import cuda as kernels
+from stg_np.fast import layer as fast_layer
+from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
 from stg_np.models import stg
 from stg_np.models.stg import POOLS, STG, VIEWS, layer_pair, stm_pair

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast, fast_layer
+from stg_np.fast import layer as fast_layer
+from stg_np.fast import walks as fast
 from stg_np.models import stg
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG

@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from stg_np.backend import to_device, to_host
 from stg_np.data.augment import normalise
+from stg_np.engine import SWITCH_INTERVAL, Workers, available_cores, sum_shards
 from stg_np.models.base import LossAndGrad, loss_and_grad
-from stg_np.parallel import SWITCH_INTERVAL, Workers, available_cores, sum_shards
 from stg_np.params import Entry, Layout, Params
 from stg_np.train import TrainState, batch_gradient, initial_state, prepare
 from stg_np.workspace import Workspace

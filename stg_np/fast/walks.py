@@ -2,7 +2,7 @@
 
 Same signatures as :func:`stg_np.stm.stm_forward` and :func:`stg_np.stm.stm_backward`, which are its oracle, and beneath
 them :func:`walks_forward` and :func:`walks_backward`, which take several walks side by side (both directions of a
-layer, see :mod:`stg_np.fast_layer`). What makes it fast:
+layer, see :mod:`stg_np.fast.layer`). What makes it fast:
 
 * **Layout.** Time-major, so that one step is one run of memory; and gate-major, (4, T, B, H), so that a pass over
   one gate is a run of memory too: 2–3 times quicker than over a quarter of each row of (T, B, 4H). The products that

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, boolean_dtypes, floating_dtypes, integer_dtypes
 
 from stg_np.backend import Array, to_device, to_host
-from stg_np.checkpoint import FORMAT, CheckpointError, load, read_header, save, write_atomically
+from stg_np.runs.checkpoint import FORMAT, CheckpointError, load, read_header, save, write_atomically
 
 ARRAYS = {
     "params": np.linspace(-1, 1, 7, dtype=np.float32),
@@ -186,7 +186,7 @@ PREAMBLE = """
 import sys
 from pathlib import Path
 import numpy as np
-from stg_np.checkpoint import CheckpointError, load, read_header, save
+from stg_np.runs.checkpoint import CheckpointError, load, read_header, save
 path = Path(sys.argv[1])
 """
 

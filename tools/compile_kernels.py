@@ -2,7 +2,7 @@
 
     python3 -m venv .venv-nvrtc
     .venv-nvrtc/bin/pip install 'cupy-cuda13x==14.2.*' nvidia-cuda-nvrtc nvidia-cuda-runtime
-    .venv-nvrtc/bin/python -m benchmarks.compile_kernels
+    .venv-nvrtc/bin/python -m tools.compile_kernels
 
 Prints one line per kernel: registers and local memory of a thread. It exits with 1 if a kernel does not compile or
 needs local memory (what does not fit into registers goes there, and is slow), with 2 if there is no compiler.
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from stg_np import kernels
+from stg_np.fast import cuda as kernels
 
 ARCHITECTURES = ("sm_80", "sm_90")
 FUNCTION = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame.*?Used (\d+) registers", re.DOTALL)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import stg_np
-from stg_np.plots import confusion_png, curves_png
+from stg_np.runs.plots import confusion_png, curves_png
 
 
 def opened(png: bytes) -> Image.Image:
@@ -66,11 +66,11 @@ def test_confusion(classes: int) -> None:
 def test_nothing_global_is_touched() -> None:
     code = """if True:
         import sys, numpy
-        from stg_np.plots import confusion_png, curves_png
+        from stg_np.runs.plots import confusion_png, curves_png
         assert "matplotlib" not in sys.modules
         curves_png([], ""), confusion_png(numpy.eye(2, dtype=int), ["a", "b"], "")
         assert "matplotlib.pyplot" not in sys.modules
     """
-    root = Path(stg_np.__file__).parent.parent
+    root = Path(stg_np.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

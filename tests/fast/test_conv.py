@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast_conv
 from stg_np.backend import Array
 from stg_np.checks import with_params
+from stg_np.fast import conv as fast_conv
 from stg_np.gradcheck import check_pair
 from stg_np.ops import conv
 from stg_np.ops.conv import ConvParams

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast, stm
+from stg_np import stm
+from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.stm import STMParams

@@ -1,7 +1,7 @@
 """Mutation testing: change one thing in the source, and see whether anything notices.
 
-    python -m benchmarks.mutate --out benchmarks/results/mutation.md
-    python -m benchmarks.mutate --module stg_np/stm.py --functions scan
+    python -m tools.mutate --out benchmarks/results/mutation.md
+    python -m tools.mutate --module stg_np/stm.py --functions scan
 
 Every mutant is one edit of the syntax tree: an operator swapped, a term dropped, a constant or an index changed, a
 comparison flipped, ``.T`` removed, two arguments swapped, another axis, a statement deleted, a branch never taken.
@@ -10,7 +10,7 @@ code into the very function object, so that whoever holds the function runs it. 
 checker, on the small pairs of ``stg_np.checks`` that call the function, and then those tests of its module
 (``stg_np/ops/conv.py`` is tested by ``tests/ops/test_conv.py``) that call it, the quickest first, until one fails.
 Hypothesis draws the same examples
-every time and shrinks nothing. What survives must be explained in ``benchmarks/equivalent_mutants.py``; the exit
+every time and shrinks nothing. What survives must be explained in ``tools/equivalent_mutants.py``; the exit
 status is 1 if something is not. POSIX only.
 
 Why not mutmut: it knows nothing of ``.T``, axes and dropped terms, which are the errors of a hand-written backward;
@@ -38,10 +38,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from benchmarks.equivalent_mutants import EQUIVALENT
+from tools.equivalent_mutants import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("stg_np/ops/*.py", "stg_np/stm.py", "stg_np/fast*.py", "stg_np/models/*.py")
+MODULES = ("stg_np/ops/*.py", "stg_np/stm*.py", "stg_np/layers/*.py", "stg_np/fast/*.py", "stg_np/models/*.py")
 """The modules with backward code."""
 PYTEST = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:xdist")
 MEMORY = 4 << 30
@@ -360,9 +360,9 @@ def settle() -> None:
 
 def report(results: dict[Path, Counter[str]], lines: list[str], seconds: float) -> str:
     """The table in Markdown, and one line for each mutant that was not killed."""
-    command = f"python -m benchmarks.mutate {shlex.join(sys.argv[1:])}".strip()
+    command = f"python -m tools.mutate {shlex.join(sys.argv[1:])}".strip()
     text = ["# Mutants", "", f"`{command}` ({seconds / 60:.0f} minutes). What a mutant is, and what becomes of it:"]
-    text += ["[benchmarks/mutate.py](../mutate.py).", "", f"| module | mutants | {' | '.join(OUTCOMES)} |"]
+    text += ["[tools/mutate.py](../mutate.py).", "", f"| module | mutants | {' | '.join(OUTCOMES)} |"]
     text += ["| --- |" + " --- |" * (len(OUTCOMES) + 1)]
     for name, counts in [*results.items(), ("all", sum(results.values(), Counter()))]:
         row = [str(name), counts.total(), *(counts[outcome] for outcome in OUTCOMES)]

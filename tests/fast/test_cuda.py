@@ -22,9 +22,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import fast, kernels, stm
+from stg_np import stm
 from stg_np.backend import Array, to_device, to_host
 from stg_np.checks import on_device, with_params
+from stg_np.fast import cuda as kernels
+from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
 from stg_np.models.stg import stm_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
@@ -32,7 +34,7 @@ from stg_np.stm import STMParams
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, SEEDS, STM_SIZES, Arrays, STMSizes, examples
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 PREAMBLE = """
 extern "C" double tanh(double);
@@ -361,7 +363,7 @@ def test_a_variant_is_compiled_once_from_the_source_with_its_options(monkeypatch
 
 def test_the_compile_script_says_what_it_did_or_what_is_missing() -> None:
     """It compiles where CuPy and its compiler are installed, without a GPU; elsewhere one line and exit code 2."""
-    command = [sys.executable, "-m", "benchmarks.compile_kernels"]
+    command = [sys.executable, "-m", "tools.compile_kernels"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
     if done.returncode == 2:
         assert done.stderr.startswith("no kernel was compiled: ")

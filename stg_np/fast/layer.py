@@ -1,7 +1,7 @@
 """The CPU fast path of a whole STG layer: norm, both directions and the path around them as one pair.
 
 The signatures of :func:`stg_np.models.stg.layer_forward` and :func:`stg_np.models.stg.layer_backward`, its oracle.
-Besides what :mod:`stg_np.fast` does for one walk:
+Besides what :mod:`stg_np.fast.walks` does for one walk:
 
 * both directions are walked by the same calls: the one that starts at the end gets its input in reverse, once, and from
   there on the two are neighbours in one array;
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.fast import WalkCache, walks_backward, walks_forward
+from stg_np.fast.walks import WalkCache, walks_backward, walks_forward
 from stg_np.ops.activations import Activation
 from stg_np.ops.dropout import dropout_forward
 from stg_np.stm import STMParams
