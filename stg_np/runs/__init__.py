@@ -1,0 +1,1 @@
+"""A run on disk: its description, checkpoint, folder and pictures."""
