@@ -27,7 +27,13 @@ from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
 from stg_np.ops.dropout import dropout_backward, dropout_forward
 from stg_np.ops.linear import LinearParams, linear_backward, linear_forward
-from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.ops.losses import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_forward,
+    squared_error_backward,
+    squared_error_forward,
+)
 from stg_np.ops.norm import rms_norm_backward, rms_norm_forward
 from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
 from stg_np.ops.pool2d import average_pool2d_backward, average_pool2d_forward, max_pool2d_backward, max_pool2d_forward
@@ -129,6 +135,7 @@ def op_pairs(rng: np.random.Generator) -> Iterator[Pair]:
         loss = partial(cross_entropy_forward, label_smoothing=smoothing)
         inputs = {"logits": rng.standard_normal((B, C)), "labels": rng.integers(0, C, B)}
         yield Pair(f"cross_entropy, smoothing {smoothing}", loss, losses_backward, inputs)
+    yield Pair("squared_error", squared_error_forward, errors_backward, {"outputs": x[:, 0], "targets": x[:, 1]})
     yield Pair(
         "dropout", lambda x: dropout_forward(x, 0.4, np.random.default_rng(0)), one_input(dropout_backward), {"x": x}
     )
@@ -147,6 +154,12 @@ def op_pairs(rng: np.random.Generator) -> Iterator[Pair]:
 def losses_backward(dlosses: Array, cache: Any) -> tuple[Array, None]:
     """Cross-entropy's gradients: of the logits; none of the labels."""
     return cross_entropy_backward(dlosses, cache), None
+
+
+def errors_backward(dlosses: Array, cache: Any) -> tuple[Array, Array]:
+    """The squared error's gradients: of the outputs, and of the targets, which count with the opposite sign."""
+    doutputs = squared_error_backward(dlosses, cache)
+    return doutputs, -doutputs
 
 
 def conv_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
@@ -340,7 +353,7 @@ def loss_pair(model: Model, rng: np.random.Generator) -> Pair:
         xp = get_xp(params.flat)
         result = loss_and_grad(
             model, params, state, xp.asarray(x, params.flat.dtype), xp.asarray(labels),
-            weight=0.25, label_smoothing=0.1, rng=np.random.default_rng(1),
+            loss=cross_entropy(0.1), weight=0.25, rng=np.random.default_rng(1),
         )  # fmt: skip
         return xp.asarray(result.loss), result.grads
 

@@ -19,6 +19,7 @@ from stg_np.data.augment import normalise, random_flip, random_rotation, random_
 from stg_np.engine import Workers, sum_shards
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import LossAndGrad, Model, loss_and_grad
+from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.optim import OPTIMIZERS, SCHEDULES, Moments, Optimizer, clip_by_norm
 from stg_np.params import Params, State
 
@@ -94,6 +95,11 @@ class Run:
     validation: Examples | None
     scaling: Scaling
     device: str = "cpu"
+
+    @property
+    def loss(self) -> Loss:
+        """What the training descends."""
+        return cross_entropy(self.config.label_smoothing)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -173,7 +179,7 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) ->
         with quiet():  # as in train_step; each thread has its own setting
             return loss_and_grad(
                 run.model, now.params, now.state, x, labels,
-                weight=1 / len(batch), label_smoothing=run.config.label_smoothing, rng=rng,
+                loss=run.loss, weight=1 / len(batch), rng=rng,
                 work=workers.workspace,
             )  # fmt: skip
 

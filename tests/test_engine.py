@@ -19,6 +19,7 @@ from stg_np.backend import to_device, to_host
 from stg_np.data.augment import normalise
 from stg_np.engine import SWITCH_INTERVAL, Workers, available_cores, sum_shards
 from stg_np.models.base import LossAndGrad, loss_and_grad
+from stg_np.ops.losses import cross_entropy
 from stg_np.params import Entry, Layout, Params
 from stg_np.train import TrainState, batch_gradient, initial_state, prepare
 from stg_np.workspace import Workspace
@@ -191,7 +192,9 @@ def test_shards_are_added_and_their_states_averaged(device: str) -> None:
 
 def test_one_shard_is_itself() -> None:
     params, state = MODEL.init(np.random.default_rng(0), np.float64)
-    result = loss_and_grad(MODEL, params, state, np.ones((2, 8, 8, 1)), np.array([0, 1]), weight=1)
+    result = loss_and_grad(
+        MODEL, params, state, np.ones((2, 8, 8, 1)), np.array([0, 1]), loss=cross_entropy(), weight=1
+    )
     assert sum_shards([result]).grads.flat.tobytes() == result.grads.flat.tobytes()
     assert sum_shards([result]).state == {}
 
@@ -202,10 +205,10 @@ def test_uneven_shards_add_up_to_the_whole_batch(sizes: list[int], seed: int) ->
     params, state = MODEL.init(rng, np.float64)
     N = sum(sizes)
     x, labels = rng.standard_normal((N, 8, 8, 1)), rng.integers(0, 4, N)
-    whole = loss_and_grad(MODEL, params, state, x, labels, weight=1 / N, label_smoothing=0.1)
+    whole = loss_and_grad(MODEL, params, state, x, labels, loss=cross_entropy(0.1), weight=1 / N)
     cuts = np.cumsum(sizes)[:-1]
     parts = [
-        loss_and_grad(MODEL, params, state, part, names, weight=1 / N, label_smoothing=0.1)
+        loss_and_grad(MODEL, params, state, part, names, loss=cross_entropy(0.1), weight=1 / N)
         for part, names in zip(np.split(x, cuts), np.split(labels, cuts))
     ]
     total = sum_shards(parts)
@@ -243,6 +246,6 @@ def test_groups_only_cut_the_work_where_nothing_is_random(monkeypatch: pytest.Mo
     whole_run = make_run(flip=False, shift=0, data=data)
     params = as_float64(initial_state(whole_run).params)
     x = prepare(whole_run, data[0].images)
-    whole = loss_and_grad(MODEL, params, {}, x, data[0].labels, weight=1 / 23, label_smoothing=0.1).grads.flat
+    whole = loss_and_grad(MODEL, params, {}, x, data[0].labels, loss=cross_entropy(0.1), weight=1 / 23).grads.flat
     for group_size in (1, 4, 23, 64):
         np.testing.assert_allclose(gradient(group_size), whole, rtol=1e-9, atol=1e-13)

@@ -13,7 +13,7 @@ from stg_np import stm
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, TANH
-from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.ops.losses import cross_entropy, cross_entropy_backward, cross_entropy_forward
 from stg_np.params import Params
 from stg_np.stm import STMParams
 from tests.strategies import SEEDS, STM_SIZES, Arrays, B, C, STMSizes, examples
@@ -95,7 +95,7 @@ def test_the_whole_model(seed: int, recurrent: bool, diagonal: bool, last: bool)
     layout = model.init(np.random.default_rng(0))[0].layout
     params = Params(layout, draw.uniform(-1, 1, layout.size))
     x, labels = draw.normal(5, 4, 3), draw.labels(3, 5)
-    mine = loss_and_grad(model, params, {}, x, labels, weight=0.2, label_smoothing=0.1)
+    mine = loss_and_grad(model, params, {}, x, labels, loss=cross_entropy(0.1), weight=0.2)
     flat = leaf(params.flat)
     named = {name: flat[layout.slices[name]].reshape(layout.shapes[name]) for name in layout.shapes}
 

@@ -20,6 +20,7 @@ from stg_np.engine import Workers
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
+from stg_np.ops.losses import cross_entropy
 from stg_np.optim import OPTIMIZERS, SCHEDULES
 from stg_np.params import Params, State
 from stg_np.presets import PRESETS
@@ -432,7 +433,7 @@ def test_the_gradient_of_a_step_is_clipped_and_smoothed_as_configured() -> None:
     run = make_run(clip_norm=1e-3, label_smoothing=0.2, **settings)
     now, batch = initial_state(run), np.arange(16)
     x, labels = prepare(run, run.train.images[batch]), run.train.labels[batch]
-    grads = loss_and_grad(MODEL, now.params, now.state, x, labels, weight=1 / 16, label_smoothing=0.2).grads.flat
+    grads = loss_and_grad(MODEL, now.params, now.state, x, labels, loss=cross_entropy(0.2), weight=1 / 16).grads.flat
     assert np.linalg.norm(grads) > 1e-3
     step = 1.9 * learning_rate_at(run, 0) * 1e-3 * grads / np.linalg.norm(grads)  # Nesterov: g + 0.9 g
     with Workers(1) as workers:

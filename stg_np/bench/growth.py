@@ -13,6 +13,7 @@ import numpy as np
 from stg_np.engine import Workers
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
+from stg_np.ops.losses import cross_entropy
 from stg_np.workspace import Workspace
 
 
@@ -48,7 +49,7 @@ def cost(point: Point, seconds: float) -> dict[str, float]:
     x, labels = rng.standard_normal((point.B, point.T, point.D), np.float32), rng.integers(0, 10, point.B)
 
     def step(work: Workspace) -> None:
-        loss_and_grad(model, params, state, x, labels, weight=1 / point.B, work=work)
+        loss_and_grad(model, params, state, x, labels, loss=cross_entropy(0.0), weight=1 / point.B, work=work)
 
     with Workers(1):
         step(Workspace())  # what is imported once is not part of the memory

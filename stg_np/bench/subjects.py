@@ -15,6 +15,7 @@ from stg_np.bench.cases import Case, LayerCase
 from stg_np.engine import Workers, sum_shards
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import stm_pair
+from stg_np.ops.losses import cross_entropy
 from stg_np.workspace import Workspace
 
 OURS = "stg_np"
@@ -103,12 +104,13 @@ def our_layer(case: LayerCase, pool: Workers) -> Subject:
 def our_step(case: Any, pool: Workers) -> Subject:
     """The groups of the preset on the workers, as ``stg_np.train`` does it."""
     model, (x, labels, params, state) = case.model(), case.draw()
+    loss = cross_entropy(case.label_smoothing)
     groups = [slice(start, start + case.group_size) for start in range(0, case.size, case.group_size)]
 
     def group(rows: slice) -> Any:
         return loss_and_grad(
             model, params, state, x[rows], labels[rows],
-            weight=1 / case.size, label_smoothing=case.label_smoothing, work=pool.workspace,
+            loss=loss, weight=1 / case.size, work=pool.workspace,
         )  # fmt: skip
 
     def results(returned: Any) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from stg_np.backend import Array, get_xp
-from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward
+from stg_np.ops.losses import Loss
 from stg_np.params import Params, State
 from stg_np.workspace import Workspace
 
@@ -62,29 +62,27 @@ def loss_and_grad(
     params: Params,
     state: State,
     x: Array,
-    labels: Array,
+    targets: Array,
     *,
+    loss: Loss,
     weight: float,
-    label_smoothing: float = 0.0,
     rng: np.random.Generator | None = None,
     work: Workspace | None = None,
 ) -> LossAndGrad:
-    """Train-mode forward and backward of ``weight · Σ cross-entropy`` over the examples given.
+    """Train-mode forward and backward of ``weight · Σ loss`` over the examples given.
 
     With ``weight = 1/N`` the results of shards of a batch of N add up to the mean over the whole batch.
 
     Args:
         model: any model. params, state: its parameters and state.
-        x: (B, …), the model's input. labels: (B,) integers.
+        x: (B, …), the model's input. targets: (B, …), what the loss compares its outputs with.
+        loss: for example ``cross_entropy()`` of :mod:`stg_np.ops.losses`.
         weight: what each example's loss counts.
-        label_smoothing: see :func:`~stg_np.ops.losses.cross_entropy_forward`.
         rng: for what is random in training (dropout); drawn on the host.
         work: memory that is used again; the results never lie in it.
     """
-    xp = get_xp(x, labels)
-    logits, cache, new_state = model.forward(x, params, state, train=True, rng=rng, work=work)
-    losses, loss_cache = cross_entropy_forward(logits, labels, label_smoothing=label_smoothing)
-    dlosses = xp.full(losses.shape, weight, dtype=losses.dtype)  # from weight · Σ
-    grads = model.backward(cross_entropy_backward(dlosses, loss_cache), cache, params, work=work)
-    correct = (logits.argmax(1) == labels).sum()
-    return LossAndGrad(losses.sum() * weight, grads, correct, new_state)
+    outputs, cache, new_state = model.forward(x, params, state, train=True, rng=rng, work=work)
+    losses, loss_cache = loss.forward(outputs, targets)
+    dlosses = get_xp(losses).full(losses.shape, weight, dtype=losses.dtype)  # from weight · Σ
+    grads = model.backward(loss.backward(dlosses, loss_cache), cache, params, work=work)
+    return LossAndGrad(losses.sum() * weight, grads, loss.correct(outputs, targets), new_state)

@@ -1,12 +1,15 @@
-"""Softmax cross-entropy with label smoothing, as a forward/backward pair.
+"""Losses as forward/backward pairs: softmax cross-entropy with label smoothing, and the squared error.
 
 The forward returns one loss *per example*. A mean over a batch is then a choice of the caller, who passes
 ``dloss = 1/N`` to the backward: so a batch cut into uneven shards has exactly the gradient of the whole.
+A :class:`Loss` is what a training descends: such a pair, and what counts as a right answer.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from stg_np.backend import Array, get_xp
 
@@ -54,3 +57,61 @@ def cross_entropy_forward(
 def cross_entropy_backward(dlosses: Array, cache: CrossEntropyCache) -> Array:
     """``dlogits = (softmax(logits) − targets) · dloss``: (B,) -> (B, C), since each row of targets sums to 1."""
     return (cache.probabilities - cache.targets) * dlosses[:, None]
+
+
+class SquaredErrorCache(NamedTuple):
+    """``errors``: outputs − targets, (B, K)."""
+
+    errors: Array
+
+
+def squared_error_forward(outputs: Array, targets: Array) -> tuple[Array, SquaredErrorCache]:
+    """``½ Σ_k (outputs − targets)²`` of each example: outputs and targets (B, K) -> losses (B,)."""
+    errors = outputs - targets
+    losses: Array = (errors * errors).sum(1) / 2
+    return losses, SquaredErrorCache(errors)
+
+
+def squared_error_backward(dlosses: Array, cache: SquaredErrorCache) -> Array:
+    """``doutputs = (outputs − targets) · dloss``: (B,) -> (B, K)."""
+    return cache.errors * dlosses[:, None]
+
+
+class Loss(NamedTuple):
+    """What a training descends.
+
+    Attributes:
+        forward: ``losses (B,), cache`` from outputs (B, …) and targets (B, …).
+        backward: the gradient of the outputs from dlosses (B,) and the cache.
+        correct: how many of the outputs are right, a 0-d array on their device.
+    """
+
+    forward: Callable[[Array, Array], tuple[Array, Any]]
+    backward: Callable[[Array, Any], Array]
+    correct: Callable[[Array, Array], Array]
+
+
+def cross_entropy(label_smoothing: float = 0.1) -> Loss:
+    """The loss of a classifier: logits (B, C), labels (B,). Right is the class with the largest logit."""
+    forward = partial(cross_entropy_forward, label_smoothing=label_smoothing)
+    return Loss(forward, cross_entropy_backward, count_hits)
+
+
+def count_hits(logits: Array, labels: Array) -> Array:
+    """How many of the largest logits (B, C) stand at the label (B,)."""
+    hits: Array = (logits.argmax(1) == labels).sum()
+    return hits
+
+
+TOLERANCE = 0.04
+"""The largest error of an output that counts as right: that of the adding problem (Hochreiter & Schmidhuber 1997)."""
+
+
+def count_close(outputs: Array, targets: Array) -> Array:
+    """How many examples have all their outputs (B, K) within :data:`TOLERANCE` of the targets (B, K)."""
+    close: Array = (abs(outputs - targets) < TOLERANCE).all(1).sum()
+    return close
+
+
+SQUARED_ERROR = Loss(squared_error_forward, squared_error_backward, count_close)
+"""The loss of a regression: outputs and targets (B, K)."""

@@ -16,6 +16,7 @@ from stg_np.fast import walks as fast
 from stg_np.models import stg
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
+from stg_np.ops.losses import cross_entropy
 from stg_np.params import Params
 from stg_np.workspace import Workspace
 from tests.contract import leaves
@@ -111,7 +112,9 @@ def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model
     work = Workspace()
 
     def step(work: Workspace | None) -> Any:
-        return loss_and_grad(model, params, {}, x, labels, weight=1 / 3, rng=np.random.default_rng(0), work=work)
+        return loss_and_grad(
+            model, params, {}, x, labels, loss=cross_entropy(0.0), weight=1 / 3, rng=np.random.default_rng(0), work=work
+        )
 
     fresh, first = step(None), step(work)
     logits = model.forward(x, params, {}, work=work)[0]
@@ -138,7 +141,7 @@ def step_of(steps: int, work: Workspace | None) -> Callable[[], Any]:
     rng = np.random.default_rng(0)
     params, _ = model.init(rng)
     x, labels = rng.standard_normal((16, steps, 48), np.float32), rng.integers(0, 10, 16)
-    return lambda: loss_and_grad(model, params, {}, x, labels, weight=1 / 16, work=work)
+    return lambda: loss_and_grad(model, params, {}, x, labels, loss=cross_entropy(0.0), weight=1 / 16, work=work)
 
 
 def test_a_step_in_steady_state_allocates_almost_nothing() -> None:

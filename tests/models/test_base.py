@@ -14,7 +14,7 @@ from stg_np.backend import to_device, to_host
 from stg_np.gradcheck import check_gradient
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.models.stg import STG
-from stg_np.ops.losses import cross_entropy_forward
+from stg_np.ops.losses import cross_entropy, cross_entropy_forward
 from stg_np.params import Params
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, SEEDS, Arrays, examples
@@ -39,7 +39,7 @@ def test_uneven_shards_add_up_to_the_batch(
     cuts = sorted({0, b, *data.draw(st.lists(st.integers(0, b), max_size=3), label="cuts")})
 
     def run(part: slice) -> LossAndGrad:
-        return loss_and_grad(MODEL, params, {}, x[part], labels[part], weight=1 / b, label_smoothing=smoothing)
+        return loss_and_grad(MODEL, params, {}, x[part], labels[part], loss=cross_entropy(smoothing), weight=1 / b)
 
     whole, shards = run(slice(None)), [run(slice(*pair)) for pair in pairwise(cuts)]
     assert math.isclose(whole.loss, math.fsum(float(shard.loss) for shard in shards), rel_tol=1e-12)
@@ -50,7 +50,9 @@ def test_uneven_shards_add_up_to_the_batch(
 
 def test_an_empty_shard_adds_nothing(device: str) -> None:
     draw = Arrays(0, device=device)
-    result = loss_and_grad(MODEL, draw_params(MODEL, draw), {}, draw.normal(0, 4, 3), draw.labels(3, 0), weight=1.0)
+    result = loss_and_grad(
+        MODEL, draw_params(MODEL, draw), {}, draw.normal(0, 4, 3), draw.labels(3, 0), loss=cross_entropy(), weight=1.0
+    )
     assert (float(result.loss), int(result.correct)) == (0.0, 0)
     assert not to_host(result.grads.flat).any()
 
@@ -61,7 +63,7 @@ def test_loss_by_its_definition(device: str, draw: Arrays) -> None:
     params, x, labels = draw_params(MODEL, draw.on(device)), draw.normal(5, 4, 3), draw.labels(3, 5)
     logits = to_host(MODEL.forward(x, params, {})[0]).astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    result = loss_and_grad(MODEL, params, {}, x, labels, weight=0.2)
+    result = loss_and_grad(MODEL, params, {}, x, labels, loss=cross_entropy(0.0), weight=0.2)
     right = probabilities[np.arange(5), to_host(labels)]
     assert math.isclose(float(result.loss), -np.log(right).mean(), rel_tol=1e-5)
     assert int(result.correct) == (logits.argmax(1) == to_host(labels)).sum()
@@ -71,7 +73,7 @@ def test_it_is_the_smoothed_loss_in_training_mode(device: str) -> None:
     model, draw = STG((3, 2), 3, width=4, dropout=0.5), Arrays(0, device=device)
     params, x, labels = draw_params(model, draw), draw.normal(4, 3, 2), draw.labels(3, 4)
     rng = np.random.default_rng(1)
-    result = loss_and_grad(model, params, {}, x, labels, weight=0.25, label_smoothing=0.3, rng=rng)
+    result = loss_and_grad(model, params, {}, x, labels, loss=cross_entropy(0.3), weight=0.25, rng=rng)
     logits, _, _ = model.forward(x, params, {}, train=True, rng=np.random.default_rng(1))
     losses, _ = cross_entropy_forward(logits, labels, label_smoothing=0.3)
     assert math.isclose(float(result.loss), to_host(losses).mean(), rel_tol=1e-12)
@@ -87,7 +89,7 @@ def test_the_gradient_is_that_of_the_loss(device: str, seed: int, smoothing: flo
     def value_and_gradients(params: Params) -> tuple[Any, Params]:
         inputs = to_device(x.astype(params.flat.dtype), device)
         rng = np.random.default_rng(seed)
-        result = loss_and_grad(model, params, {}, inputs, labels, weight=0.25, label_smoothing=smoothing, rng=rng)
+        result = loss_and_grad(model, params, {}, inputs, labels, loss=cross_entropy(smoothing), weight=0.25, rng=rng)
         return result.loss, result.grads
 
     check_gradient(value_and_gradients, {"params": draw_params(model, draw)}, seed=seed, jacobian=False).assert_ok()
@@ -102,7 +104,7 @@ def test_contract_of_the_whole(device: str, draw: Arrays, recurrent: bool, diago
 
     def forward(params: Params, x: Any, labels: Any) -> tuple[Any, Any]:
         rng = np.random.default_rng(0)
-        result = loss_and_grad(model, params, {}, x, labels, weight=1 / 3, label_smoothing=0.1, rng=rng)
+        result = loss_and_grad(model, params, {}, x, labels, loss=cross_entropy(0.1), weight=1 / 3, rng=rng)
         return result.loss, (result.grads, result.correct)
 
     hold_to_contract(forward, lambda dloss, kept: kept[0].flat, inputs)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.gradcheck import check_pair
-from stg_np.ops.losses import cross_entropy_backward, cross_entropy_forward, log_softmax
+from stg_np.ops.losses import (
+    SQUARED_ERROR,
+    TOLERANCE,
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_forward,
+    log_softmax,
+    squared_error_backward,
+    squared_error_forward,
+)
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, C, examples
 
@@ -107,3 +116,61 @@ def test_gradient_of_each_example_sums_to_zero(device: str, draw: Arrays, b: int
     logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)
     losses, cache = cross_entropy_forward(logits, labels, label_smoothing=smoothing)
     np.testing.assert_allclose(to_host(cross_entropy_backward(losses, cache)).sum(1), np.zeros(b), atol=1e-13)
+
+
+# --- The squared error --------------------------------------------------------------------------------------------
+
+K = st.integers(1, 4)
+
+
+def errors_backward(dlosses: Array, cache: Any) -> tuple[Array, Array]:
+    doutputs = squared_error_backward(dlosses, cache)
+    return doutputs, -doutputs
+
+
+@examples(0.3)
+@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, k=K, seed=SEEDS)
+def test_gradient_of_the_squared_error(device: str, draw: Arrays, b: int, k: int, seed: int) -> None:
+    inputs = {"outputs": draw.on(device).normal(b, k), "targets": draw.normal(b, k)}
+    check_pair(squared_error_forward, errors_backward, inputs, seed=seed).assert_ok()
+
+
+@examples(0.3)
+@given(draw=ARRAYS, b=EMPTY_B, k=K)
+def test_contract_of_the_squared_error(device: str, draw: Arrays, b: int, k: int) -> None:
+    inputs = {"outputs": draw.on(device).normal(b, k), "targets": draw.normal(b, k)}
+    losses, _ = hold_to_contract(squared_error_forward, errors_backward, inputs)
+    assert losses.shape == (b,)
+
+
+def test_the_squared_error_of_one_example_by_hand(device: str) -> None:
+    outputs, targets = (to_device(np.array([values]), device) for values in ([1.0, 2.0, 3.0], [1.0, 4.0, 0.0]))
+    losses, _ = squared_error_forward(outputs, targets)
+    np.testing.assert_array_equal(to_host(losses), [(0 + 4 + 9) / 2])
+
+
+# --- What a training descends ---------------------------------------------------------------------------------------
+
+
+@given(draw=ARRAYS, b=EMPTY_B, c=C, smoothing=SMOOTHING)
+def test_cross_entropy_carries_its_smoothing_and_counts_hits(
+    device: str, draw: Arrays, b: int, c: int, smoothing: float
+) -> None:
+    logits, labels = draw.on(device).normal(b, c), draw.labels(c, b)
+    loss = cross_entropy(smoothing)
+    losses, cache = loss.forward(logits, labels)
+    wanted, wanted_cache = cross_entropy_forward(logits, labels, label_smoothing=smoothing)
+    np.testing.assert_array_equal(to_host(losses), to_host(wanted))
+    np.testing.assert_array_equal(
+        to_host(loss.backward(losses, cache)), to_host(cross_entropy_backward(wanted, wanted_cache))
+    )
+    hits = [int(np.argmax(row)) == label for row, label in zip(to_host(logits), to_host(labels))]
+    correct = loss.correct(logits, labels)
+    assert (correct.shape, int(correct)) == ((), sum(hits))
+
+
+def test_an_answer_of_a_regression_is_right_if_all_its_outputs_are_close(device: str) -> None:
+    near, far = 0.9 * TOLERANCE, 1.1 * TOLERANCE
+    errors = to_device(np.array([[near, -near], [near, far], [-far, 0.0], [0.0, 0.0]]), device)
+    correct = SQUARED_ERROR.correct(errors + 1.0, errors * 0 + 1.0)
+    assert (correct.shape, int(correct)) == ((), 2)
