@@ -1,15 +1,32 @@
-"""The sub-commands of ``stg-np``: each is a function that takes the parsed arguments and returns the exit code."""
+"""The commands of ``stg-np``, one in a file, with its options and its function.
+
+The module of a command has
+
+* ``ABOUT``: a line for the list of commands; ``EPILOG``: what stands below its options in its help;
+* ``add_options(parser)``: adds its options to the parser that it is given;
+* ``run(args)``: does it, and returns the exit code.
+
+A new command is one such file and one line in :data:`COMMANDS`. What only ``run`` needs and is slow to import
+(matplotlib, pillow, tqdm, …) is imported inside functions, because help imports all these modules.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
-from typing import TypeAlias
 
 from stg_np.backend import array_module
 
-Command: TypeAlias = Callable[[argparse.Namespace], int]
+COMMANDS = {
+    "train": "stg_np.commands.train",
+    "eval": "stg_np.commands.eval",
+    "predict": "stg_np.commands.predict",
+    "gradcheck": "stg_np.commands.gradcheck",
+    "data": "stg_np.commands.data",
+    "bench": "stg_np.commands.bench",
+    "summary": "stg_np.commands.summary",
+    "info": "stg_np.commands.info",
+}
+"""The module of each command, in the order in which help lists them."""
 
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; a training or a check failed; an error of the user's; Ctrl-C."""

@@ -9,9 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from stg_np.commands import FAILED, OK, UsageError, checked_device
+from stg_np.commands.options import add_device, add_json, whole
+
+ABOUT = "speed beside peers that are installed, the distance to the machine's limit, and how cost grows"
+EPILOG = """\
+What is not installed among torch and jax is left out with a note. Let nothing else run meanwhile.
+
+examples:
+  stg-np bench --quick                                  tiny sizes: a try-out in a minute, no measurement
+  stg-np bench --out benchmarks/results                 everything, about ten minutes
+  stg-np bench --only layer --peers torch-lstm,jax-scan
+"""
 
 
-def bench(args: argparse.Namespace) -> int:
+def add_options(parser: Any) -> None:
+    """What to measure, beside whom, and where the results go."""
+    sections = ("layer", "step", "workers", "growth")
+    parser.add_argument("--only", nargs="+", choices=sections, metavar="PART", help=", ".join(sections))
+    parser.add_argument("--peers", metavar="NAMES", help="with commas between, or none (default: all installed)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, and nothing that compiles for minutes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write tables, JSON and pictures there")
+    add_json(parser)
+    add_device(parser)
+    about = "threads on every side (default: one per core)"
+    parser.add_argument("--workers", type=whole(1), metavar="N", help=about)
+
+
+def run(args: argparse.Namespace) -> int:
     """Measure, print the tables (or JSON), and write them into ``--out`` with pictures.
 
     Exit code 1 if a peer that computes the same does not give the same results.

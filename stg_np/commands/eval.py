@@ -12,6 +12,7 @@ import numpy as np
 
 from stg_np.backend import Array, to_device
 from stg_np.commands import OK, UsageError, checked_device
+from stg_np.commands.options import add_checkpoint, add_data_dir, add_device, add_json, add_workers
 from stg_np.data import Dataset
 from stg_np.data import load as load_data
 from stg_np.data.augment import normalise
@@ -19,6 +20,27 @@ from stg_np.engine import Workers
 from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
 from stg_np.runs.folder import About, Stored, load
 from stg_np.summary import aligned
+
+ABOUT = "test a checkpoint on the test pictures"
+EPILOG = """\
+"Accuracy per class" has two readings, and both are printed: recall (of the pictures of class k, how many are called k;
+its mean is the usual accuracy) and one-vs-rest accuracy (how many pictures are rightly called "k" or "not k": with ten
+classes and 90 % accuracy its mean is 98 %).
+
+examples:
+  stg-np eval runs/digits/best.npz
+  stg-np eval runs/cifar10-rows/best.npz --data-dir ~/cifar-10-batches-bin --json
+"""
+
+
+def add_options(parser: Any) -> None:
+    """The checkpoint, and on what to test it."""
+    add_checkpoint(parser)
+    parser.add_argument("--data", metavar="NAME", help="data with the same classes (default: what it was trained on)")
+    add_data_dir(parser)
+    add_json(parser)
+    add_device(parser)
+    add_workers(parser)
 
 
 class Scores(NamedTuple):
@@ -49,7 +71,7 @@ def evaluate(stored: Stored, dataset: Dataset, device: str, workers: Workers) ->
     return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels))
 
 
-def eval_command(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the scores of a checkpoint."""
     device = args.device or "cpu"
     count = checked_device(device, args.workers)

@@ -12,6 +12,7 @@ import numpy as np
 
 from stg_np.backend import Array, to_device
 from stg_np.commands import OK, UsageError, checked_device
+from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
 from stg_np.data.augment import normalise
 from stg_np.engine import Workers
 from stg_np.evaluate import predict_logits
@@ -21,6 +22,17 @@ from stg_np.runs.folder import Stored, load
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ABOUT = "say what pictures of your own show"
+EPILOG = """\
+The part from the middle of a picture that has the proportions of the training pictures is cut out, resized to their
+size, and made grey or coloured like them. Transparent parts become white. PNG, JPEG, GIF, BMP, TIFF, WEBP and PPM are
+read. Digits and Fashion-MNIST are light on dark: for dark ink on white paper add --invert.
+
+examples:
+  stg-np predict runs/digits/best.npz seven.png --invert
+  stg-np predict runs/cifar10-rows/best.npz cat.jpg dog.jpg --top 5 --json
+"""
+
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 """What is opened. Not everything that Pillow knows: for some formats it would start another program."""
 
@@ -28,7 +40,17 @@ MODES = {1: "L", 3: "RGB"}
 """Pillow's name of pictures with so many channels."""
 
 
-def predict(args: argparse.Namespace) -> int:
+def add_options(parser: Any) -> None:
+    """The checkpoint, the pictures, and what to print."""
+    add_checkpoint(parser)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
+    parser.add_argument("--top", type=whole(1), default=3, metavar="K", help="classes to name (default: %(default)s)")
+    parser.add_argument("--invert", action="store_true", help="make light dark and dark light first")
+    add_json(parser)
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
     """Print the most probable classes of each picture."""
     device = args.device or "cpu"
     checked_device(device, None)

@@ -15,8 +15,9 @@ import stg_np
 from stg_np.backend import to_host
 from stg_np.commands import INTERRUPTED, OK, UsageError, checked_device, complain
 from stg_np.commands.eval import Scores, evaluate, per_class
+from stg_np.commands.options import add_data_dir, add_device, add_workers, positive, whole
 from stg_np.commands.progress import Progress
-from stg_np.data import Dataset, load
+from stg_np.data import NAMES, Dataset, load
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.engine import Workers
 from stg_np.evaluate import recall_per_class
@@ -26,8 +27,54 @@ from stg_np.runs.folder import About, DataFacts, RunFolder, Stored, metrics_line
 from stg_np.runs.folder import load as load_checkpoint
 from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
 
+ABOUT = "train a network; with no option: on the digits"
+LIST_OF_PRESETS = "\n".join(
+    f"  {name:16} {preset.about} ({preset.config.epochs} epochs)" for name, preset in PRESETS.items()
+)
+EPILOG = f"""\
+presets:
+{LIST_OF_PRESETS}
+
+examples:
+  stg-np train                                    the bundled digits: no download, well under a minute
+  stg-np train --data fashion-mnist --workers 4   (stg-np data fetch fashion-mnist downloads it first)
+  stg-np train --preset cifar10-rows --data-dir ~/cifar-10-batches-bin --epochs 5 --out runs/try
+  stg-np train --resume --out runs/try            go on where Ctrl-C, or the power, stopped it
+
+A tenth of the training pictures is held out, at random by the seed, for the accuracy of each epoch and for the choice
+of best.npz. The test pictures are used once, at the end. With --final nothing is held out and the last state is tested.
+
+The folder then holds config.toml (what was trained on what), metrics.jsonl (one line a record), checkpoint.npz (the
+last state), best.npz, curves.png and confusion.png. A resumed run gives the numbers of an uninterrupted one, bit for
+bit on one machine. Exit codes: 0 done, 1 training failed, 2 wrong use, 130 Ctrl-C (the state is saved).
+"""
+
 VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
+
+
+def add_options(parser: Any) -> None:
+    """What to train on what, how, and where."""
+    what = parser.add_argument_group("what to train on what")
+    what.add_argument("--data", metavar="NAME", help=f"{', '.join(NAMES)} (default: the preset's)")
+    add_data_dir(what)
+    what.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help="see below (default: that of the data)")
+    split = "digits only: test on the last 360 pictures (default), or on 360 at random, which is easier"
+    what.add_argument("--split", choices=("default", "random"), help=split)
+    what.add_argument("--final", action="store_true", help="train on all training pictures and test the last state")
+    how = parser.add_argument_group("how (default: as the preset says)")
+    how.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the training pictures")
+    how.add_argument("--batch-size", type=whole(1), metavar="N", help="pictures a step")
+    how.add_argument("--learning-rate", type=positive, metavar="X", help="the highest of the schedule")
+    seed = "of parameters, order, augmentation, split (default: 0)"
+    how.add_argument("--seed", type=whole(0), metavar="N", help=seed)
+    where = parser.add_argument_group("where")
+    where.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    exclusive = where.add_mutually_exclusive_group()
+    exclusive.add_argument("--resume", action="store_true", help="go on with the run in that folder, as it was begun")
+    exclusive.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
+    add_device(where)
+    add_workers(where)
 
 
 class Job(NamedTuple):
@@ -40,7 +87,7 @@ class Job(NamedTuple):
     start: TrainState
 
 
-def train(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     job = resumed_job(args) if args.resume else new_job(args)
     where = ["--out", str(job.folder.path), *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
@@ -221,6 +268,7 @@ class StopSignals:
         if self.is_over:
             return
         if self.asked() or self.at_once:
+            self.is_over = True  # a third one must not disturb what the second has set going
             raise KeyboardInterrupt
         self.received = number
 

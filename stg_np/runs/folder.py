@@ -19,10 +19,10 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 
 import numpy as np
 
-from stg_np.runs import checkpoint
 from stg_np.backend import DEVICES, Array, to_device
-from stg_np.runs.checkpoint import CheckpointError
 from stg_np.models.stg import STG
+from stg_np.runs import checkpoint
+from stg_np.runs.checkpoint import CheckpointError
 from stg_np.train import Record, Scaling, TrainConfig, TrainState
 
 MODELS: dict[str, type[Any]] = {"stg": STG}

@@ -15,12 +15,12 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np.runs import checkpoint
 from stg_np.backend import to_host
-from stg_np.runs.checkpoint import CheckpointError
+from stg_np.engine import Workers
 from stg_np.models.stg import STG
 from stg_np.optim import OPTIMIZERS, SCHEDULES
-from stg_np.engine import Workers
+from stg_np.runs import checkpoint
+from stg_np.runs.checkpoint import CheckpointError
 from stg_np.runs.folder import (
     About,
     DataFacts,
