@@ -1,8 +1,9 @@
-"""The explicit list of the package's forward/backward pairs that ``stg-np gradcheck`` runs over.
+"""The explicit list of the package's forward/backward pairs, which ``stg-np gradcheck`` runs over.
 
-Every pair appears with every option that changes its mathematics: both forms and both kinds of gate of the STM
-layer, every activation, every view, every pooling, and the whole model from pixels to loss. A test finds the
-``*_backward`` functions of the package and fails if one of them is never called from here.
+**To add a pair, yield it** from the function of its group below. Every pair appears with every option that changes
+its mathematics: both forms and both kinds of gate of the STM layer, every activation, view and pooling, and the
+whole model from pixels to loss. A test finds the ``*_forward`` and ``*_backward`` functions of the package and fails
+if one of them is never called from here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stg_np import stm
 from stg_np.backend import Array, array_module, get_xp, to_device
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import layer as fast_layer
-from stg_np.fast import walks as fast
+from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
 from stg_np.models import stg
 from stg_np.models.base import Model, loss_and_grad
@@ -39,15 +40,17 @@ from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_bac
 from stg_np.ops.pool2d import average_pool2d_backward, average_pool2d_forward, max_pool2d_backward, max_pool2d_forward
 from stg_np.ops.views import patches_backward, patches_forward
 from stg_np.params import Params, State
+from stg_np.workspace import Workspace
 
 
 class Pair(NamedTuple):
     """One thing to check, in the form that :func:`~stg_np.gradcheck.check_pair` takes."""
 
     name: str
-    forward: Forward
-    backward: Backward
-    inputs: Mapping[str, Any]
+    forward: Forward  # outputs, cache = forward(**inputs)
+    backward: Backward  # gradients of the inputs = backward(doutputs, cache)
+    inputs: Mapping[str, Any]  # on the host; of order 1, so that no gradient is small by nature
+    numpy_only: bool = False  # the fast path of the CPU
 
 
 def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
@@ -63,222 +66,118 @@ def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
     ]
 
 
-def on_device(tree: Any, device: str) -> Any:
-    """The same tree of arrays, on the device."""
-    if isinstance(tree, Mapping):
-        return {key: on_device(value, device) for key, value in tree.items()}
-    if isinstance(tree, Params):
-        return tree.with_flat(to_device(tree.flat, device))
-    if isinstance(tree, tuple):
-        moved = [on_device(value, device) for value in tree]
-        return type(tree)(*moved) if hasattr(tree, "_fields") else tuple(moved)
-    return None if tree is None else to_device(tree, device)
-
-
 def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pair]:
-    """All pairs that ``device`` can run, with inputs of order 1 drawn from ``rng``."""
-    yield from activation_pairs(rng)
-    yield from op_pairs(rng)
-    yield from conv_pairs(rng, device)
-    yield from memory_pairs(rng)
-    yield from layer_pairs(rng, device)
-    yield from stg_layer_pairs(rng, device)
-    yield from model_pairs(rng)
+    """All pairs that ``device`` can run, with inputs drawn from ``rng``."""
+    for group in (activations, losses, ops, maps, memory, stm_layers, stg_layers, models):
+        for pair in group(rng):
+            if device == "cpu" or not pair.numpy_only:
+                yield pair
 
 
-def one_input(backward: Callable[..., Any]) -> Backward:
-    """A backward that returns the gradient of its only input, as the tuple that the checker expects."""
-    return lambda dy, cache: (backward(dy, cache),)
+# --- the list -----------------------------------------------------------------------------------------------
 
 
-def with_params(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Forward, Backward]:
-    """A pair whose backward also takes the parameters: they travel beside the cache."""
-
-    def paired_forward(**inputs: Any) -> tuple[Any, Any]:
-        outputs, cache = forward(**inputs)
-        return outputs, (cache, inputs["params"])
-
-    def paired_backward(doutputs: Any, kept: Any) -> Any:
-        gradients = doutputs if isinstance(doutputs, tuple) else (doutputs,)
-        return backward(*gradients, *kept)
-
-    return paired_forward, paired_backward
-
-
-def activation_pairs(rng: np.random.Generator) -> Iterator[Pair]:
-    """Every φ, whose cache is (x, y); the ReLU away from its kink at 0."""
+def activations(rng: np.random.Generator) -> Iterator[Pair]:
+    """Every φ; the ReLU away from its kink at 0."""
     for name, phi in {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU}.items():
         x = rng.standard_normal((3, 4))
-
-        def forward(x: Array, phi: Activation = phi) -> tuple[Array, tuple[Array, Array]]:
-            y = phi.forward(x)
-            return y, (x, y)
-
-        def backward(dy: Array, cache: tuple[Array, Array], phi: Activation = phi) -> tuple[Array]:
-            return (phi.backward(dy, *cache),)
-
-        yield Pair(name, forward, backward, {"x": x + 0.1 * np.sign(x)})
+        yield Pair(name, *activation_pair(phi), {"x": x + 0.1 * np.sign(x)})
 
 
-def op_pairs(rng: np.random.Generator) -> Iterator[Pair]:
-    """What lies in ``ops/`` besides activations."""
+def losses(rng: np.random.Generator) -> Iterator[Pair]:
+    """Losses, one per example."""
+    B, C = 3, 5
+    for smoothing in (0.0, 0.2):
+        forward = partial(cross_entropy_forward, label_smoothing=smoothing)
+        inputs = {"logits": rng.standard_normal((B, C)), "labels": rng.integers(0, C, B)}
+        yield Pair(f"cross_entropy, smoothing {smoothing}", forward, cross_entropy_backward, inputs)
+    inputs = {"outputs": rng.standard_normal((B, C)), "targets": rng.standard_normal((B, C))}
+    yield Pair("squared_error", squared_error_forward, squared_error_gradients, inputs)
+
+
+def ops(rng: np.random.Generator) -> Iterator[Pair]:
+    """Linear map, norm, pooling of steps, dropout, views."""
     B, T, D, C = 3, 4, 6, 5
     x = rng.standard_normal((B, T, D))
     params = LinearParams(rng.standard_normal((D, C)), rng.standard_normal(C))
     yield Pair("linear", *with_params(linear_forward, linear_backward), {"x": x, "params": params})
-    yield Pair("rms_norm", rms_norm_forward, one_input(rms_norm_backward), {"x": x})
-    yield Pair("mean_pool", mean_pool_forward, one_input(mean_pool_backward), {"x": x})
+    yield Pair("rms_norm", rms_norm_forward, rms_norm_backward, {"x": x})
+    yield Pair("mean_pool", mean_pool_forward, mean_pool_backward, {"x": x})
     for width in (D, D // 2):
-        forward = partial(last_pool_forward, forward_width=width)
-        yield Pair(f"last_pool, {width} of {D} forwards", forward, one_input(last_pool_backward), {"x": x})
-    for smoothing in (0.0, 0.2):
-        loss = partial(cross_entropy_forward, label_smoothing=smoothing)
-        inputs = {"logits": rng.standard_normal((B, C)), "labels": rng.integers(0, C, B)}
-        yield Pair(f"cross_entropy, smoothing {smoothing}", loss, losses_backward, inputs)
-    yield Pair("squared_error", squared_error_forward, errors_backward, {"outputs": x[:, 0], "targets": x[:, 1]})
-    yield Pair(
-        "dropout", lambda x: dropout_forward(x, 0.4, np.random.default_rng(0)), one_input(dropout_backward), {"x": x}
-    )
+        last_pool = partial(last_pool_forward, forward_width=width)
+        yield Pair(f"last_pool, {width} of {D} forwards", last_pool, last_pool_backward, {"x": x})
+    yield Pair("dropout", lambda x: dropout_forward(x, 0.4, np.random.default_rng(0)), dropout_backward, {"x": x})
     for patch in ((1, 9), (2, 3), (1, 1)):
         images = rng.standard_normal((3, 4, 9, 2))  # neighbouring axes differ, so that none can stand for the other
-
-        def patches(images: Array, patch: tuple[int, int] = patch) -> tuple[Array, None]:
-            return patches_forward(images, *patch), None
-
-        def images_of(dx: Array, cache: None, patch: tuple[int, int] = patch) -> tuple[Array]:
-            return (patches_backward(dx, (4, 9, 2), *patch),)
-
-        yield Pair(f"patches, {patch[0]}×{patch[1]}", patches, images_of, {"images": images})
+        yield Pair(f"patches, {patch[0]}×{patch[1]}", *patches_pair(patch), {"images": images})
 
 
-def losses_backward(dlosses: Array, cache: Any) -> tuple[Array, None]:
-    """Cross-entropy's gradients: of the logits; none of the labels."""
-    return cross_entropy_backward(dlosses, cache), None
-
-
-def errors_backward(dlosses: Array, cache: Any) -> tuple[Array, Array]:
-    """The squared error's gradients: of the outputs, and of the targets, which count with the opposite sign."""
-    doutputs = squared_error_backward(dlosses, cache)
-    return doutputs, -doutputs
-
-
-def conv_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
-    """Convolutions, plain and in both ways of the CPU's fast path; the pooling of maps."""
-    cases: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[int, ...], int, int]] = {
-        "3×3": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 3, 3),
-        "5×5": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 5, 3),
-        "1×1": (conv2d_forward, conv2d_backward, (2, 3, 4, 2), 1, 3),
-    }
-    if device == "cpu":  # NumPy only
-        cases["fast, columns"] = (fast_conv.conv2d_forward, fast_conv.conv2d_backward, (2, 3, 4, 2), 3, 3)
-        cases["fast, Winograd"] = (fast_conv.conv2d_forward, fast_conv.conv2d_backward, (3, 9, 13, 8), 3, 9)
-    for name, (forward, backward, shape, k, C_out) in cases.items():
-        C_in = shape[3]
-        params = ConvParams(rng.standard_normal((k, k, C_in, C_out)) / (k * C_in**0.5), rng.standard_normal(C_out))
-        inputs = {"x": rng.standard_normal(shape), "params": params}
-        yield Pair(f"conv2d, {name}", *with_params(forward, backward), inputs)
-    x = rng.permutation(2 * 4 * 6 * 3).reshape(2, 4, 6, 3) / 50  # no two within 0.02: far from the kinks
-    yield Pair("max_pool2d", max_pool2d_forward, one_input(max_pool2d_backward), {"x": x})
+def maps(rng: np.random.Generator) -> Iterator[Pair]:
+    """Convolutions, plain and in both ways of the fast path; the pooling of maps."""
+    plain = with_params(conv2d_forward, conv2d_backward)
+    fast = with_params(fast_conv.conv2d_forward, fast_conv.conv2d_backward, fast=True)
+    for name, pair, shape, side, channels in (
+        ("3×3", plain, (2, 3, 4, 2), 3, 3),
+        ("5×5", plain, (2, 3, 4, 2), 5, 3),
+        ("1×1", plain, (2, 3, 4, 2), 1, 3),
+        ("fast, columns", fast, (2, 3, 4, 2), 3, 3),
+        ("fast, Winograd", fast, (3, 9, 13, 8), 3, 9),
+    ):
+        kernel = rng.standard_normal((side, side, shape[-1], channels)) / (side * shape[-1] ** 0.5)
+        inputs = {"x": rng.standard_normal(shape), "params": ConvParams(kernel, rng.standard_normal(channels))}
+        yield Pair(f"conv2d, {name}", *pair, inputs, numpy_only=pair is fast)
+    apart = rng.permutation(2 * 4 * 6 * 3).reshape(2, 4, 6, 3) / 50  # no two within 0.02: far from the kinks
+    yield Pair("max_pool2d", max_pool2d_forward, max_pool2d_backward, {"x": apart})
     for side in (2, 3):
         average = partial(average_pool2d_forward, side=side)
         maps = {"x": rng.standard_normal((2, 6, 6, 3))}
-        yield Pair(f"average_pool2d, {side}×{side}", average, one_input(average_pool2d_backward), maps)
+        yield Pair(f"average_pool2d, {side}×{side}", average, average_pool2d_backward, maps)
 
 
-def memory_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+def memory(rng: np.random.Generator) -> Iterator[Pair]:
     """The pieces of the STM layer: pre-activations, gates, one update, the scan, one step."""
     B, T, D, H = 3, 5, 4, 3
-    for diagonal in (False, True):
+    for kind, diagonal in {"full": False, "diagonal": True}.items():
         params = draw_stm(rng, D, H, recurrent=True, diagonal=diagonal)
-        p = rng.standard_normal((B, params.W.shape[1]))
-        kind = "diagonal" if diagonal else "full"
-
-        def pre_forward(p: Array, b: Array, w: Array | None, params: stm.STMParams = params) -> tuple[Array, Any]:
-            own = params._replace(b=b, w=w)
-            a = stm.preactivations_forward(p, own)
-            return a, (a, own)
-
-        inputs = {"p": p, "b": params.b, "w": params.w}
-        yield Pair(f"preactivations, {kind}", pre_forward, lambda da, c: stm.preactivations_backward(da, *c), inputs)
-
-        def step_forward(p: Array, m: Array, b: Array, w: Array | None, params: stm.STMParams = params) -> Any:
-            own = params._replace(b=b, w=w)
-            y, cache = stm.step_forward(p, m, own, (TANH, TANH))
-            return (y, cache.m), (cache, own)
-
-        def step_backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
-            dy, dm = doutputs
-            cache, own = kept
-            return stm.step_backward(dy, dm, cache, own, (TANH, TANH))
-
-        yield Pair(f"step, {kind}", step_forward, step_backward, {"p": p, "m": rng.standard_normal((B, H)), **inputs})
+        inputs = {"p": rng.standard_normal((B, params.W.shape[1])), "b": params.b, "w": params.w}
+        yield Pair(f"preactivations, {kind}", *preactivations_pair(params), inputs)
+        yield Pair(f"step, {kind}", *step_pair(params), {"m": rng.standard_normal((B, H)), **inputs})
     for name, phi_z in {"tanh": TANH, "identity": IDENTITY}.items():
-
-        def gates_forward(a: Array, phi_z: Activation = phi_z) -> tuple[stm.Gates, tuple[stm.Gates, Array]]:
-            gates = stm.gates_forward(a, phi_z)
-            return gates, (gates, a)
-
-        def gates_backward(dgates: stm.Gates, kept: tuple[stm.Gates, Array], phi_z: Activation = phi_z) -> tuple[Array]:
-            return (stm.gates_backward(dgates, *kept, phi_z),)
-
-        yield Pair(f"gates, φ_z {name}", gates_forward, gates_backward, {"a": rng.standard_normal((B, T, 4 * H))})
+        yield Pair(f"gates, φ_z {name}", *gates_pair(phi_z), {"a": rng.standard_normal((B, T, 4 * H))})
     u, v, m_0 = rng.uniform(0.1, 0.9, (B, T, H)), rng.standard_normal((B, T, H)), rng.standard_normal((B, H))
-    yield Pair(
-        "update",
-        lambda u, v, m: (stm.update_forward(u, v, m), (u, v, m)),
-        lambda dm, kept: stm.update_backward(dm, *kept),
-        {"u": u[:, 0], "v": v[:, 0], "m": m_0},
-    )
-
-    def scan_forward(u: Array, v: Array, m_0: Array) -> tuple[Array, tuple[Array, ...]]:
-        memories = stm.scan_forward(u, v, m_0)
-        return memories, (u, v, memories, m_0)
-
-    def scan_backward(dm: Array, kept: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        return stm.scan_backward(dm, get_xp(dm).zeros_like(kept[-1]), *kept)
-
-    yield Pair("scan", scan_forward, scan_backward, {"u": u, "v": v, "m_0": m_0})
+    update = with_inputs(stm.update_forward, lambda dm, after, u, v, m: stm.update_backward(dm, u, v, m))
+    yield Pair("update", *update, {"u": u[:, 0], "v": v[:, 0], "m": m_0})
+    yield Pair("scan", *with_inputs(stm.scan_forward, scan_gradients), {"u": u, "v": v, "m_0": m_0})
 
 
-def layer_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
-    """The STM layer: both forms, the CPU's fast path, both kinds of gate, both φ_z; several steps and one."""
+def stm_layers(rng: np.random.Generator) -> Iterator[Pair]:
+    """The STM layer: both forms, the fast path, both kinds of gate, several φ_z and φ; several steps and one."""
     B, D, H = 2, 3, 2
-    forms: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    paths: dict[str, Any] = {
         "input-only": (stm.stm_forward, stm.stm_backward),
         "recurrent": (stm.stm_recurrent_forward, stm.stm_recurrent_backward),
+        "fast": (fast_walks.stm_forward, fast_walks.stm_backward),
     }
-    if device == "cpu":
-        forms["fast"] = (fast.stm_forward, fast.stm_backward)  # NumPy only
-    candidates = {
+    phis = {
         "φ_z tanh": (TANH, IDENTITY),
         "φ_z identity": (IDENTITY, IDENTITY),
         "φ_z identity, φ tanh": (IDENTITY, TANH),
     }
-    for form, diagonal, candidate, T in product(forms, (False, True), candidates, (1, 6)):
-        params = draw_stm(rng, D, H, recurrent=form == "recurrent", diagonal=diagonal)
-        phi_z, phi = candidates[candidate]
-        forward, backward = forms[form]
+    for path, diagonal, (phi_name, (phi_z, phi)), T in product(paths, (False, True), phis.items(), (1, 6)):
+        forward, backward = paths[path]
+        pair = with_params(partial(forward, phi_z=phi_z, phi=phi), backward, fast=path == "fast")
+        params = draw_stm(rng, D, H, recurrent=path == "recurrent", diagonal=diagonal)
         inputs = {"x": rng.standard_normal((B, T, D)), "m_0": rng.standard_normal((B, H)), "params": params}
-        name = f"stm, {form}, {'diagonal' if diagonal else 'full'}, {candidate}, T={T}"
-        yield Pair(name, *with_params(partial(forward, phi_z=phi_z, phi=phi), backward), inputs)
+        name = f"stm, {path}, {'diagonal' if diagonal else 'full'}, {phi_name}, T={T}"
+        yield Pair(name, *pair, inputs, numpy_only=path == "fast")
 
 
-def draw_stm(rng: np.random.Generator, D: int, H: int, *, recurrent: bool, diagonal: bool) -> stm.STMParams:
-    """Parameters of order ½ to 1 in every entry, so that no gradient is small by nature.
-
-    The recurrent form has the smaller ones: there a memory passes through its own gates at every step, and high
-    derivatives, which limit the stencil, grow with the weights.
-    """
-    scale = 0.5 if recurrent else 1.0
-    drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
-    return stm.STMParams._make(scale * rng.standard_normal(a.shape) if a is not None else None for a in drawn)
-
-
-def stg_layer_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
+def stg_layers(rng: np.random.Generator) -> Iterator[Pair]:
     """A layer of the STG with its norm, directions and path: plain and fast, the first layer and a turned one."""
-    paths: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"plain": (stg.layer_forward, stg.layer_backward)}
-    if device == "cpu":  # NumPy only
-        paths["fast"] = (fast_layer.layer_forward, fast_layer.layer_backward)
+    paths: dict[str, Any] = {
+        "plain": (stg.layer_forward, stg.layer_backward),
+        "fast": (fast_layer.layer_forward, fast_layer.layer_backward),
+    }
     kinds: dict[str, dict[str, Any]] = {
         "one direction": {"bidirectional": False},
         "both directions, dropout": {"dropout": 0.3},
@@ -286,31 +185,15 @@ def stg_layer_pairs(rng: np.random.Generator, device: str) -> Iterator[Pair]:
     }
     for path, layer, (kind, fields) in product(paths, (0, 1), kinds.items()):
         model = STG((2, 3, 4), 2, view="pixels", width=4, layers=2, alternate=True, **fields)
-        walk = partial(draw_stm, rng, 4, model.memory_width, recurrent=False, diagonal=model.diagonal)
         h = rng.standard_normal((2, 6, 4))
         h += np.sign(h)  # away from 0, where the norm's derivatives grow beyond what the stencil can follow
-        inputs = {"h": h, "walks": tuple(walk() for _ in model.directions)}
+        walks = [draw_stm(rng, 4, model.memory_width, diagonal=model.diagonal) for _ in model.directions]
         name = f"layer, {path}, {'turned' if layer else 'first'}, {kind}"
-        yield Pair(name, *layer_of(model, layer, *paths[path]), inputs)
+        pair = layer_pair(model, layer, *paths[path], fast=path == "fast")
+        yield Pair(name, *pair, {"h": h, "walks": tuple(walks)}, numpy_only=path == "fast")
 
 
-def layer_of(
-    model: STG, layer: int, forward: Callable[..., Any], backward: Callable[..., Any]
-) -> tuple[Forward, Backward]:
-    """A layer of a model, with dropout where the model has it, in the form that the checker takes."""
-
-    def layer_forward(h: Array, walks: Any) -> tuple[Array, Any]:
-        y, cache = forward(model, h, list(walks), layer, rng=np.random.default_rng(0))
-        return y, (cache, list(walks))
-
-    def layer_backward(dh: Array, kept: Any) -> tuple[Array, Any]:
-        dx, dwalks = backward(model, dh, *kept, layer)
-        return dx, tuple(dwalks)
-
-    return layer_forward, layer_backward
-
-
-def model_pairs(rng: np.random.Generator) -> Iterator[Pair]:
+def models(rng: np.random.Generator) -> Iterator[Pair]:
     """The whole STG, in every view, pooling, form and kind of gate, and its loss."""
     for view, recurrent, diagonal in product(VIEWS, (False, True), (False, True)):
         model = STG(
@@ -323,13 +206,118 @@ def model_pairs(rng: np.random.Generator) -> Iterator[Pair]:
         model = STG((5, 3), 3, width=8, layers=2, pool=pooling, bidirectional=bidirectional, tanh_candidate=False)
         name = f"STG, sequence, {pooling}, {'both directions' if bidirectional else 'one direction'}"
         yield model_pair(name, model, rng)
-    yield loss_pair(STG((4, 4, 1), 3, view="rows", width=8, layers=2, dropout=0.3), rng)
+    yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
 
-def draw_params(model: Model, rng: np.random.Generator) -> tuple[Params, State]:
-    """Parameters of order ½ in every entry instead of the zeros and the small ones that training starts from."""
-    params, state = model.init(rng, np.float64)
-    return params.with_flat(0.5 * rng.standard_normal(params.flat.size)), state
+# --- from the package's signatures to the checker's -----------------------------------------------------------
+
+
+def with_params(
+    forward: Callable[..., Any], backward: Callable[..., Any], *, fast: bool = False
+) -> tuple[Forward, Backward]:
+    """A pair whose backward also takes the parameters: ``backward(*doutputs, cache, params)``.
+
+    ``fast``: both also take ``work``, and get a new workspace with every forward.
+    """
+
+    def paired_forward(**inputs: Any) -> tuple[Any, Any]:
+        options = {"work": Workspace()} if fast else {}
+        outputs, cache = forward(**inputs, **options)
+        return outputs, (cache, inputs["params"], options)
+
+    def paired_backward(doutputs: Any, kept: Any) -> Any:
+        cache, params, options = kept
+        doutputs = doutputs if isinstance(doutputs, tuple) else (doutputs,)
+        return backward(*doutputs, cache, params, **options)
+
+    return paired_forward, paired_backward
+
+
+def with_inputs(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Forward, Backward]:
+    """A pair without a cache: ``outputs = forward(**inputs)`` and ``backward(doutputs, outputs, **inputs)``."""
+
+    def paired_forward(**inputs: Any) -> tuple[Any, Any]:
+        outputs = forward(**inputs)
+        return outputs, (outputs, inputs)
+
+    def paired_backward(doutputs: Any, kept: Any) -> Any:
+        outputs, inputs = kept
+        return backward(doutputs, outputs, **inputs)
+
+    return paired_forward, paired_backward
+
+
+def activation_pair(phi: Activation) -> tuple[Forward, Backward]:
+    """φ with its derivative."""
+    return with_inputs(phi.forward, lambda dy, y, x: phi.backward(dy, x, y))
+
+
+def squared_error_gradients(dlosses: Array, cache: Any) -> tuple[Array, Array]:
+    """Of the outputs, and of the targets, which count with the opposite sign."""
+    doutputs = squared_error_backward(dlosses, cache)
+    return doutputs, -doutputs
+
+
+def patches_pair(patch: tuple[int, int]) -> tuple[Forward, Backward]:
+    """Pictures cut into patches, and put together again."""
+    return with_inputs(
+        lambda images: patches_forward(images, *patch),
+        lambda dx, x, images: patches_backward(dx, images.shape[1:], *patch),
+    )
+
+
+def preactivations_pair(params: stm.STMParams) -> tuple[Forward, Backward]:
+    """Pre-activations as a function of products, biases and diagonal weights."""
+    return with_inputs(
+        lambda p, b, w: stm.preactivations_forward(p, params._replace(b=b, w=w)),
+        lambda da, a, p, b, w: stm.preactivations_backward(da, a, params._replace(b=b, w=w)),
+    )
+
+
+def gates_pair(phi_z: Activation) -> tuple[Forward, Backward]:
+    """All gates of all steps."""
+    return with_inputs(
+        lambda a: stm.gates_forward(a, phi_z), lambda dgates, gates, a: stm.gates_backward(dgates, gates, a, phi_z)
+    )
+
+
+def scan_gradients(dm: Array, memories: Array, u: Array, v: Array, m_0: Array) -> tuple[Array, Array, Array]:
+    """Of a scan whose last memory nobody reads besides."""
+    return stm.scan_backward(dm, get_xp(dm).zeros_like(m_0), u, v, memories, m_0)
+
+
+def step_pair(params: stm.STMParams) -> tuple[Forward, Backward]:
+    """One step: its outputs are what goes out and the new memory."""
+
+    def forward(m: Array, p: Array, b: Array, w: Array | None) -> Any:
+        own = params._replace(b=b, w=w)
+        y, cache = stm.step_forward(p, m, own, (TANH, TANH))
+        return (y, cache.m), (cache, own)
+
+    def backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
+        (dy, dm), (cache, own) = doutputs, kept
+        dp, dm, db, dw = stm.step_backward(dy, dm, cache, own, (TANH, TANH))
+        return dm, dp, db, dw
+
+    return forward, backward
+
+
+def layer_pair(
+    model: STG, layer: int, forward: Callable[..., Any], backward: Callable[..., Any], *, fast: bool
+) -> tuple[Forward, Backward]:
+    """A layer of a model, with the same dropout every time; ``fast`` as in :func:`with_params`."""
+
+    def layer_forward(h: Array, walks: Any) -> tuple[Array, Any]:
+        options = {"work": Workspace()} if fast else {}
+        y, cache = forward(model, h, list(walks), layer, rng=np.random.default_rng(0), **options)
+        return y, (cache, list(walks), options)
+
+    def layer_backward(dh: Array, kept: Any) -> tuple[Array, Any]:
+        cache, walks, options = kept
+        dx, dwalks = backward(model, dh, cache, walks, layer, **options)
+        return dx, tuple(dwalks)
+
+    return layer_forward, layer_backward
 
 
 def model_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
@@ -341,10 +329,10 @@ def model_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
         logits, cache, _ = model.forward(get_xp(params.flat).asarray(x, params.flat.dtype), params, state)
         return logits, (cache, params)
 
-    return Pair(name, forward, lambda dlogits, kept: (model.backward(dlogits, *kept),), {"params": params})
+    return Pair(name, forward, lambda dlogits, kept: model.backward(dlogits, *kept), {"params": params})
 
 
-def loss_pair(model: Model, rng: np.random.Generator) -> Pair:
+def loss_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
     """Parameters to the smoothed loss that training descends, dropout included."""
     params, state = draw_params(model, rng)
     x, labels = rng.standard_normal((4, *model.input_shape)), rng.integers(0, model.classes, 4)
@@ -357,6 +345,38 @@ def loss_pair(model: Model, rng: np.random.Generator) -> Pair:
         )  # fmt: skip
         return xp.asarray(result.loss), result.grads
 
-    return Pair(
-        "loss of the STG with dropout", forward, lambda d, grads: (grads.with_flat(grads.flat * d),), {"params": params}
-    )
+    return Pair(name, forward, lambda dloss, grads: grads.with_flat(grads.flat * dloss), {"params": params})
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------
+
+
+def draw_stm(
+    rng: np.random.Generator, D: int, H: int, *, recurrent: bool = False, diagonal: bool = False
+) -> stm.STMParams:
+    """Parameters of order ½ to 1 in every entry.
+
+    The recurrent form has the smaller ones: there a memory passes through its own gates at every step, and high
+    derivatives, which limit the stencil, grow with the weights.
+    """
+    scale = 0.5 if recurrent else 1.0
+    drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
+    return stm.STMParams._make(scale * rng.standard_normal(a.shape) if a is not None else None for a in drawn)
+
+
+def draw_params(model: Model, rng: np.random.Generator) -> tuple[Params, State]:
+    """Parameters of order ½ in every entry instead of the zeros and the small ones that training starts from."""
+    params, state = model.init(rng, np.float64)
+    return params.with_flat(0.5 * rng.standard_normal(params.flat.size)), state
+
+
+def on_device(tree: Any, device: str) -> Any:
+    """The same tree of arrays, on the device."""
+    if isinstance(tree, Mapping):
+        return {key: on_device(value, device) for key, value in tree.items()}
+    if isinstance(tree, Params):
+        return tree.with_flat(to_device(tree.flat, device))
+    if isinstance(tree, tuple):
+        moved = [on_device(value, device) for value in tree]
+        return type(tree)(*moved) if hasattr(tree, "_fields") else tuple(moved)
+    return None if tree is None else to_device(tree, device)

@@ -30,8 +30,8 @@ NOT_LISTED = {
 """Modules and packages whose backward functions the list does not have, and why."""
 
 
-def backward_functions() -> dict[str, Callable[..., Any]]:
-    """Every function or method of the package that is called ``backward`` or ``…_backward``, by dotted name."""
+def pair_functions() -> dict[str, Callable[..., Any]]:
+    """Every function or method of the package named ``forward``, ``backward``, ``…_forward`` or ``…_backward``."""
     found: dict[str, Callable[..., Any]] = {}
     for info in pkgutil.walk_packages(stg_np.__path__, "stg_np."):
         if any(f"{info.name}.".startswith(f"{name}.") for name in NOT_LISTED):
@@ -39,8 +39,8 @@ def backward_functions() -> dict[str, Callable[..., Any]]:
         module = importlib.import_module(info.name)
         for owner in (module, *_classes(module)):
             for name, function in vars(owner).items():
-                is_backward = name == "backward" or name.endswith("_backward")
-                if is_backward and inspect.isfunction(function) and function.__module__ == info.name:
+                is_half = name.rpartition("_")[2] in ("forward", "backward")
+                if is_half and inspect.isfunction(function) and function.__module__ == info.name:
                     found[f"{info.name}.{function.__qualname__}"] = function
     return found
 
@@ -76,20 +76,20 @@ def test_every_pair_is_right(device: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(report.ok and report.error <= 1e-8 and not report.skipped for report in reports), format_table(reports)
 
 
-def test_every_backward_of_the_package_is_on_the_list() -> None:
+def test_every_pair_of_the_package_is_on_the_list() -> None:
     def run_all() -> None:
         for pair in package_pairs(np.random.default_rng(0)):
             outputs, cache = pair.forward(**pair.inputs)
             pair.backward(outputs, cache)
 
-    functions = backward_functions()
-    assert len(functions) >= 20
+    functions = pair_functions()
+    assert len(functions) >= 40
     ran = code_run_by(run_all)
     missing = [name for name, function in functions.items() if function.__code__ not in ran]
     assert not missing, f"add these to stg_np/checks.py, so that their gradients are checked: {', '.join(missing)}"
 
 
-def test_a_backward_that_is_not_on_the_list_is_found() -> None:
+def test_what_is_not_on_the_list_is_found() -> None:
     def some_backward() -> None: ...
 
     assert some_backward.__code__ not in code_run_by(lambda: None)

@@ -26,7 +26,7 @@ from stg_np.checks import Pair, package_pairs
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
-from tests.test_checks import backward_functions, code_run_by
+from tests.test_checks import code_run_by, pair_functions
 from tools.equivalent_mutants import EQUIVALENT
 from tools.mutate import mutants
 
@@ -133,9 +133,9 @@ def is_caught(pairs: list[Pair]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", backward_functions())
+@pytest.mark.parametrize("name", pair_functions())
 def test_every_planted_error_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    function = backward_functions()[name]
+    function = pair_functions()[name]
     code = function.__code__
     pairs = pairs_for(function)
     assert pairs, "stg_np/checks.py does not check it"
