@@ -27,10 +27,10 @@ from PIL import Image
 
 import stg_np
 from stg_np.cli import main, make_parser
-from stg_np.commands.predict import read_picture
 from stg_np.commands.progress import Progress
 from stg_np.data import load
 from stg_np.data.augment import normalise
+from stg_np.data.pictures import read_picture
 from stg_np.engine import Workers
 from stg_np.evaluate import predict_logits
 from stg_np.gradcheck import Report

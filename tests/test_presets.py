@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from stg_np import data
-from stg_np.data import cifar10, digits, fashion_mnist
 from stg_np.models.stg import STG
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
 
-INFO = {info.name: info for info in (digits.INFO, fashion_mnist.INFO, cifar10.INFO)}
+INFO = {name: source.INFO for name, source in data.SOURCES.items()}
 every_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
 
 
 def test_every_data_set_has_a_default_preset_of_its_own() -> None:
-    assert set(DEFAULT_PRESET) == set(data.NAMES) == set(INFO)
+    assert set(DEFAULT_PRESET) == set(data.SOURCES) == set(INFO)
     for name, preset in DEFAULT_PRESET.items():
         assert PRESETS[preset].data == name
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from stg_np.backend import Array
+from stg_np.data import SOURCES
 from stg_np.models.stg import STG
 from stg_np.params import Params, State
 from stg_np.presets import PRESETS
 from stg_np.stm import STMParams, init_stm
-from stg_np.summary import DATASETS
 
 SEED = 0
 
@@ -71,7 +71,7 @@ class StepCase(NamedTuple):
 
     def model(self) -> STG:
         """The preset's network; without dropout, whose draws no two libraries share."""
-        data = DATASETS[PRESETS[self.preset].data]
+        data = SOURCES[PRESETS[self.preset].data].INFO
         return replace(PRESETS[self.preset].make_model(data.shape, len(data.classes)), dropout=0.0)
 
     def draw(self) -> tuple[Array, Array, Params, State]:

@@ -19,10 +19,10 @@ examples:
 
 def add_options(parser: Any) -> None:
     """The three actions, each with its options."""
-    from stg_np.data import NAMES
+    from stg_np.data import SOURCES
 
     actions = parser.add_subparsers(required=True, metavar="ACTION")
-    names = ", ".join(NAMES)
+    names = ", ".join(SOURCES)
     add_action(actions, list_all, "list", "where each data set lies, or how to get it")
     fetching = add_action(actions, fetch, "fetch", "download the publisher's files, with checksum")
     fetching.add_argument("name", metavar="NAME", help=names)

@@ -17,7 +17,7 @@ from stg_np.commands import INTERRUPTED, OK, UsageError, checked_device, complai
 from stg_np.commands.eval import Scores, evaluate, per_class
 from stg_np.commands.options import add_data_dir, add_device, add_workers, positive, whole
 from stg_np.commands.progress import Progress
-from stg_np.data import NAMES, Dataset, load
+from stg_np.data import SOURCES, Dataset, load, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.engine import Workers
 from stg_np.evaluate import recall_per_class
@@ -56,10 +56,11 @@ VALIDATION = 0.1
 def add_options(parser: Any) -> None:
     """What to train on what, how, and where."""
     what = parser.add_argument_group("what to train on what")
-    what.add_argument("--data", metavar="NAME", help=f"{', '.join(NAMES)} (default: the preset's)")
+    what.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)} (default: the preset's)")
     add_data_dir(what)
     what.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help="see below (default: that of the data)")
-    split = "digits only: test on the last 360 pictures (default), or on 360 at random, which is easier"
+    unsplit = ", ".join(name for name, source in SOURCES.items() if not source.INFO.official_split)
+    split = f"{unsplit} only: test on the last pictures of the file (default), or on as many at random, which is easier"
     what.add_argument("--split", choices=("default", "random"), help=split)
     what.add_argument("--final", action="store_true", help="train on all training pictures and test the last state")
     how = parser.add_argument_group("how (default: as the preset says)")
@@ -170,7 +171,7 @@ def chosen_preset(args: argparse.Namespace) -> tuple[str, Preset]:
     """The preset that is named, or the one of the data that are named, or digits."""
     name = args.preset or DEFAULT_PRESET.get(args.data or "digits")
     if name is None:
-        load(args.data)  # says which data sets there are
+        source(args.data)  # says which data sets there are
         raise UsageError(f"there is no preset for {args.data}: name one with --preset")
     return name, PRESETS[name]
 

@@ -1,4 +1,4 @@
-"""Pictures to learn from: ``load("digits")``, ``load("fashion-mnist")``, ``load("cifar10")``.
+"""Pictures to learn from: ``load("digits")`` and the other names in :data:`SOURCES`.
 
 Loading never touches the network (:func:`fetch` does) and never executes what a file says. A folder whose bytes
 are not the publisher's is accepted and named: quote ``dataset.label`` beside every accuracy.
@@ -8,42 +8,70 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from stg_np.data import cifar10, digits, fashion_mnist
+from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, one_sentence
 from stg_np.data.download import data_home
 
 __all__ = [
-    "NAMES",
+    "SOURCES",
     "DataError",
     "Dataset",
+    "DatasetInfo",
     "DatasetRow",
     "FileCheck",
+    "Source",
     "data_home",
     "fetch",
     "find",
     "list_datasets",
     "load",
+    "random_split",
+    "source",
     "verify",
 ]
 
 
-class _Source(Protocol):
-    """What the module of a data set that lies in files offers."""
+class Source(Protocol):
+    """What the module of a data set offers.
+
+    ``INFO``: what is known without its files; ``SYSTEM_FOLDERS``: where they may lie besides :func:`data_home`.
+    """
 
     INFO: DatasetInfo
     SYSTEM_FOLDERS: tuple[Path, ...]
 
-    def fetch(self, folder: Path) -> Path: ...
-    def locate(self, path: Path) -> Path | None: ...
-    def load(self, path: Path) -> Dataset: ...
+    def fetch(self, folder: Path) -> Path:
+        """Download the official files into ``folder``, unless they are there, and return what to load."""
+
+    def locate(self, path: Path) -> Path | None:
+        """What to load, if ``path`` is or holds the files; else None."""
+
+    def load(self, path: Path) -> Dataset:
+        """Read the files; a :class:`DataError` says what is wrong with them."""
 
 
-_SOURCES: dict[str, _Source] = {"fashion-mnist": fashion_mnist, "cifar10": cifar10}
+SOURCES: dict[str, Source] = {"digits": digits, "fashion-mnist": fashion_mnist, "cifar10": cifar10}
+"""The data sets by name. A new one is a module like those, and a word here."""
 
-NAMES = ("digits", *_SOURCES)
+
+def source(name: str) -> Source:
+    """The module of a data set.
+
+    Raises:
+        DataError: if there is none of that name.
+    """
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise DataError(f"there is no data set {name!r}: {hint}use one of {', '.join(SOURCES)}")
+    return SOURCES[name]
 
 
 class DatasetRow(NamedTuple):
@@ -61,27 +89,41 @@ class DatasetRow(NamedTuple):
 def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, split_seed: int | None = None) -> Dataset:
     """Load a data set by name, from ``data_dir`` (a folder or an archive) or from where :func:`find` finds it.
 
-    ``split_seed`` is for digits, which has no official split (see :mod:`stg_np.data.digits`).
+    ``split_seed``: for data without an official split, see :func:`random_split`.
 
     Raises:
         DataError: if the name is unknown, the data are not there, or a file is not what it should be.
     """
-    _check_name(name)
-    if name == "digits":
-        if data_dir is not None:
-            raise DataError("digits comes with the package and is read from no folder: leave the data folder out")
-        return digits.load(split_seed)
-    if split_seed is not None:
-        raise DataError(f"{name} has an official split: leave the split seed out (it is for digits)")
+    module = source(name)
+    if split_seed is not None and module.INFO.official_split:
+        others = [other for other, its in SOURCES.items() if not its.INFO.official_split]
+        raise DataError(f"{name} has an official split: leave the split seed out (it is for {', '.join(others)})")
     with one_sentence("read"):
-        return _SOURCES[name].load(Path(data_dir).expanduser() if data_dir is not None else _find_or_say_how(name))
+        dataset = module.load(Path(data_dir).expanduser() if data_dir is not None else _find_or_say_how(name))
+    return dataset if split_seed is None else random_split(dataset, split_seed)
+
+
+def random_split(dataset: Dataset, seed: int) -> Dataset:
+    """The same pictures, of which as many are for the test as before, drawn at random from each class in proportion."""
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    train, test = validation_split(labels, len(dataset.test_labels) / len(labels), seed)
+    return replace(
+        dataset,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+        note="",
+        split=f"random split, seed {seed}",
+    )
 
 
 def find(name: str) -> Path | None:
-    """Where a data set lies without being told: in :func:`data_home`, or where the system's package puts it."""
-    source = _SOURCES[name]
-    places = (data_home() / name, data_home(), *source.SYSTEM_FOLDERS)
-    return next((found for place in places if (found := source.locate(place))), None)
+    """Where a data set lies without being told: in :func:`data_home`, or where a package puts it."""
+    module = source(name)
+    places = (data_home() / name, data_home(), *module.SYSTEM_FOLDERS)
+    return next((found for place in places if (found := module.locate(place))), None)
 
 
 def fetch(name: str) -> Dataset:
@@ -90,11 +132,9 @@ def fetch(name: str) -> Dataset:
     Raises:
         DataError: if the name is unknown, no server gives the right bytes, or the folder cannot be written to.
     """
-    _check_name(name)
-    if name == "digits":
-        return digits.load()
+    module = source(name)
     with one_sentence("write"):
-        location = _SOURCES[name].fetch(data_home() / name)
+        location = module.fetch(data_home() / name)
     return load(name, location)
 
 
@@ -111,11 +151,11 @@ def verify(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset
 
 def list_datasets() -> list[DatasetRow]:
     """One row for each data set: name, shape, sizes, where it lies or how to get it, licence."""
-    rows = [_row(digits.INFO, digits.load().source)]
-    for name, source in _SOURCES.items():
+    rows = []
+    for name, module in SOURCES.items():
         with one_sentence("read"):
             found = find(name)
-        rows.append(_row(source.INFO, None if found is None else str(found)))
+        rows.append(_row(module.INFO, None if found is None else str(found)))
     return rows
 
 
@@ -124,17 +164,10 @@ def _row(info: DatasetInfo, where: str | None) -> DatasetRow:
     return DatasetRow(info.name, info.shape, info.train_size, info.test_size, where, command, info.licence)
 
 
-def _check_name(name: str) -> None:
-    if name not in NAMES:
-        close = difflib.get_close_matches(name.lower(), NAMES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise DataError(f"there is no data set {name!r}: {hint}use one of {', '.join(NAMES)}")
-
-
 def _find_or_say_how(name: str) -> Path:
     found = find(name)
     if found is None:
-        info = _SOURCES[name].INFO
+        info = SOURCES[name].INFO
         raise DataError(
             f"{info.title} is not in {data_home()}: download it with `stg-np data fetch {name}` "
             f"({info.download_mb} MB), or say where it lies with --data-dir"

@@ -34,7 +34,11 @@ class FileCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before any file is read."""
+    """What is known of a data set before any file is read.
+
+    ``flip``, ``value_range``: see :class:`Dataset`; ``download_mb``: 0 where it comes with the package;
+    ``official_split``: whether the publisher says which pictures are for the test.
+    """
 
     name: str
     title: str
@@ -46,6 +50,7 @@ class DatasetInfo:
     licence: str
     download_mb: int = 0
     value_range: int = 255
+    official_split: bool = True
 
 
 @dataclass(frozen=True, eq=False)

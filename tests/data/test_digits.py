@@ -60,5 +60,5 @@ def test_the_licence_travels_with_the_data() -> None:
 def test_a_damaged_installation_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     content = Path(data.load("digits").source).read_bytes()
     (tmp_path / "digits.npz").write_bytes(content[: len(content) // 2])
-    monkeypatch.setattr(data.digits, "files", lambda _: tmp_path)
+    monkeypatch.setattr(data.digits, "SYSTEM_FOLDERS", (tmp_path,))
     assert "install stg-np again" in one_sentence(lambda: data.load("digits"))

@@ -25,7 +25,7 @@ NOBODY = 65534
 def test_a_wrong_name_is_answered_with_the_closest_and_all_names(typed: str, meant: str) -> None:
     message = one_sentence(lambda: data.load(typed))
     assert f"did you mean {meant}?" in message
-    for name in data.NAMES:
+    for name in data.SOURCES:
         assert name in message
 
 
@@ -85,7 +85,7 @@ def test_an_incomplete_home_does_not_hide_the_system_folder(
 def test_the_list_says_where_each_lies_or_how_to_get_it(home: Path) -> None:
     write_files(home / "fashion-mnist", fashion_files())
     rows = {row.name: row for row in data.list_datasets()}
-    assert tuple(rows) == data.NAMES
+    assert list(rows) == list(data.SOURCES)
     assert rows["digits"].where is not None
     assert rows["fashion-mnist"].where == str(home / "fashion-mnist")
     assert rows["cifar10"].where is None
