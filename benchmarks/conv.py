@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.engine import Workers, available_cores
+from stg_np.engine import Threads, available_cores
 from stg_np.fast import conv as fast_conv
 from stg_np.ops import conv
 from stg_np.ops.conv import ConvParams
@@ -75,7 +75,7 @@ def plain(case: Case, dtype: Any) -> list[Array]:
     return [y, dx, *dparams]
 
 
-def ours(case: Case, workers: Workers) -> Callable[[], list[Array]]:
+def ours(case: Case, workers: Threads) -> Callable[[], list[Array]]:
     """The fast path on shards of the batch, each with a workspace; the gradients of the parameters are summed."""
     x, dy, params = case.draw()
     workspaces = [Workspace() for _ in range(workers.count)]
@@ -123,7 +123,7 @@ def as_arrays(subject: str, results: list[Any]) -> dict[str, Array]:
 
 def work(subject: str, case: Case, threads: int, results: Path) -> None:
     """The process of one subject: writes its results, then answers every line on stdin with the seconds of one pass."""
-    with Workers(threads) as workers:
+    with Threads(threads) as workers:
         if subject == "stg_np, columns":
             fast_conv.choose = lambda x_shape, W_shape: "columns"
         run = torchs(case, threads) if subject == "torch" else ours(case, workers)

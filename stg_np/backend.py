@@ -110,6 +110,20 @@ def synchronize(array: Array) -> None:
         xp.cuda.get_current_stream().synchronize()
 
 
+def mark_queue() -> Any:
+    """A mark after all that this thread has queued on the device, for :func:`wait_for_mark`; None without a device."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not cupy.is_available():
+        return None
+    return cupy.cuda.get_current_stream().record()
+
+
+def wait_for_mark(mark: Any) -> None:
+    """Let what this thread queues next on the device begin after the mark. The device waits, not the host."""
+    if mark is not None:
+        sys.modules["cupy"].cuda.get_current_stream().wait_event(mark)
+
+
 def devices() -> dict[str, str]:
     """Say of each device whether it can be used, and if not, why (imports CuPy if it is installed)."""
     report = {}

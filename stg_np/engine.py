@@ -1,9 +1,7 @@
-"""Shard a batch over threads and sum the gradients.
+"""Who does the work of a batch: an :class:`Engine`, and threads as its first implementation.
 
-NumPy lets go of the interpreter lock inside matrix products and elementwise loops, so threads that each hold a few
-pictures scale over the cores, provided that BLAS does not start threads of its own on top. A batch is cut into fixed
-*groups*; workers take groups; results are added in the order of the groups. So the number of workers changes the
-time and not one bit of the result.
+A batch is cut into fixed *groups*; an engine shares them out and adds the results in the order of the groups. So an
+engine, and the number of its workers, changes the time and not one bit of the result.
 """
 
 from __future__ import annotations
@@ -12,19 +10,46 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import reduce
 from operator import add
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-from stg_np.models.base import LossAndGrad
-from stg_np.params import State
+from stg_np.backend import mark_queue, wait_for_mark
+from stg_np.params import Params
 from stg_np.workspace import Workspace
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+class Engine(Protocol):
+    """Calls a function for each of several items, on workers of some kind."""
+
+    @property
+    def count(self) -> int:
+        """How many workers there are."""
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """The memory of the calling worker, for a function inside :meth:`map`; None for the plain path.
+
+        The next item reuses this memory: return copies.
+        """
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this process writes files and messages; one process of a run does."""
+
+    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> list[ResultT]:
+        """``[function(item) for item in items]``; an exception of any of them is raised here."""
+
+    def sum(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> ResultT:
+        """The results of :meth:`map` added up in the order of the items; see :func:`added`."""
 
 
 SWITCH_INTERVAL = 1e-4
@@ -35,20 +60,27 @@ thread needs to wake up and take it. At Python's own 5 milliseconds it would sle
 """
 
 
-class Workers:
+class Threads:
     """A context in which ``map`` runs on ``count`` threads, the calling one included, and BLAS on one thread in each.
+
+    NumPy lets go of the interpreter lock inside matrix products and elementwise loops, so threads that each hold a
+    few pictures scale over the cores, provided that BLAS does not start threads of its own on top.
 
     Args:
         count: threads; None means one per core of this process.
+        fast: whether the fast path is taken, in a workspace for each thread; if not, the plain one.
 
     Raises:
         ValueError: if ``count`` is below 1.
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    is_root = True
+
+    def __init__(self, count: int | None = None, *, fast: bool = True) -> None:
         if count is not None and count < 1:
             raise ValueError(f"at least one worker is needed, got {count}")
         self.count = count or available_cores()
+        self.fast = fast
         self._own = threading.local()
 
     def __enter__(self) -> Self:
@@ -66,10 +98,17 @@ class Workers:
         sys.setswitchinterval(self._switch_interval)
         self._limits.restore_original_limits()
 
-    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
-        """``[function(item) for item in items]``, on the workers; an exception of any of them is raised here."""
+    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> list[ResultT]:
+        """``[function(item) for item in items]``, on the threads; an exception of any of them is raised here.
+
+        The threads inherit what the caller has set with ``np.errstate``. On a device each thread may queue its work
+        on a stream of its own: there the threads' work begins after what the caller queued before, and what the
+        caller queues next begins after theirs. The host itself waits for none of it.
+        """
         waiting, results = deque(enumerate(items)), {}
         count = len(waiting)
+        helpers = min(self.count, count) - 1
+        before = mark_queue() if helpers > 0 else None
 
         def work_off() -> None:
             while True:
@@ -83,25 +122,40 @@ class Workers:
                     waiting.clear()  # the others stop as well
                     raise
 
-        others = [self._pool.submit(work_off) for _ in range(min(self.count, count) - 1)]
+        def work_off_elsewhere() -> Any:
+            wait_for_mark(before)
+            work_off()
+            return mark_queue()
+
+        others = [self._pool.submit(copy_context().run, work_off_elsewhere) for _ in range(helpers)]
         try:
             work_off()
         finally:
             wait(others)
         for other in others:
-            other.result()  # raises what was raised there
+            wait_for_mark(other.result())  # raises what was raised there
         return [results[number] for number in range(count)]
 
-    @property
-    def workspace(self) -> Workspace:
-        """The workspace of the calling thread, for a function inside :meth:`map`.
+    def sum(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> ResultT:
+        """The results of :meth:`map`, added up in the order of the items."""
+        return added(self.map(function, items))
 
-        The thread's next item uses it again, so what the function returns must not lie in it.
+    @property
+    def workspace(self) -> Workspace | None:
+        """The workspace of the calling thread; None if the plain path was asked for.
+
+        The next item reuses this memory: return copies.
         """
+        if not self.fast:
+            return None
         if not hasattr(self._own, "work"):
             self._own.work = Workspace()
         work: Workspace = self._own.work
         return work
+
+
+ENGINES: dict[str, Callable[..., AbstractContextManager[Engine]]] = {"threads": Threads}
+"""The engines by name; each takes ``count`` and ``fast``."""
 
 
 def available_cores() -> int:
@@ -111,13 +165,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def sum_shards(shards: list[LossAndGrad]) -> LossAndGrad:
-    """Losses, gradients and counts added in order; of the states (statistics of equal groups), the mean."""
-    first = shards[0]
-    state: State = {name: reduce(add, (shard.state[name] for shard in shards)) / len(shards) for name in first.state}
-    return LossAndGrad(
-        loss=reduce(add, (shard.loss for shard in shards)),
-        grads=first.grads.with_flat(reduce(add, (shard.grads.flat for shard in shards))),
-        correct=reduce(add, (shard.correct for shard in shards)),
-        state=state,
-    )
+def added(results: Sequence[ResultT]) -> ResultT:
+    """``((first + second) + third) + …`` of results that are built alike, array by array.
+
+    A result is an array or a number, :class:`Params`, or a named tuple or a dictionary of such.
+    """
+    first: Any = results[0]
+    total: Any
+    if isinstance(first, Params):
+        total = first.with_flat(added([result.flat for result in results]))  # type: ignore[attr-defined]
+    elif isinstance(first, dict):
+        total = {name: added([result[name] for result in results]) for name in first}  # type: ignore[index]
+    elif isinstance(first, tuple):
+        total = type(first)._make(map(added, zip(*results)))  # type: ignore[attr-defined]
+    else:
+        total = reduce(add, results)
+    return total  # type: ignore[no-any-return]

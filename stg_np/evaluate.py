@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array, to_host
-from stg_np.engine import Workers
+from stg_np.engine import Engine
 from stg_np.models.base import Model
 from stg_np.ops.losses import log_softmax
 from stg_np.params import Params, State
@@ -30,7 +30,7 @@ def predict_logits(
     params: Params,
     state: State,
     images: Array,
-    workers: Workers,
+    engine: Engine,
     prepare: Callable[[Array], Array],
     *,
     mirror: bool = False,
@@ -40,12 +40,12 @@ def predict_logits(
     Args:
         model: with its ``params`` and ``state``.
         images: pictures as stored; ``prepare`` turns a group of them into the model's input on its device.
-        workers: the threads; each takes groups of :data:`GROUP` pictures.
+        engine: who does the work; each worker takes groups of :data:`GROUP` pictures.
         mirror: test-time averaging: the mean of the logits of each picture and its mirror image.
     """
 
     def logits_of(group: Array) -> Array:
-        logits, _, _ = model.forward(prepare(group), params, state, train=False, work=workers.workspace)
+        logits, _, _ = model.forward(prepare(group), params, state, train=False, work=engine.workspace)
         return to_host(logits)
 
     def averaged(start: int) -> Array:
@@ -55,7 +55,7 @@ def predict_logits(
         mean: Array = 0.5 * (logits_of(group) + logits_of(group[:, :, ::-1]))
         return mean
 
-    return np.concatenate(workers.map(averaged, range(0, len(images), GROUP)))
+    return np.concatenate(engine.map(averaged, range(0, len(images), GROUP)))
 
 
 def accuracy(logits: Array, labels: Array) -> tuple[float, float]:

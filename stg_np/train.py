@@ -16,7 +16,7 @@ import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
-from stg_np.engine import Workers, sum_shards
+from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import LossAndGrad, Model, loss_and_grad
 from stg_np.ops.losses import Loss, cross_entropy
@@ -167,8 +167,8 @@ def quiet() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) -> LossAndGrad:
-    """Mean loss over the batch (indices of training pictures) and its gradient, group by group on the workers."""
+def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> LossAndGrad:
+    """Mean loss over the batch (indices of training pictures) and its gradient, group by group."""
     size = run.config.group_size
     groups = [batch[start : start + size] for start in range(0, len(batch), size)]
 
@@ -180,10 +180,11 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, workers: Workers) ->
             return loss_and_grad(
                 run.model, now.params, now.state, x, labels,
                 loss=run.loss, weight=1 / len(batch), rng=rng,
-                work=workers.workspace,
+                work=engine.workspace,
             )  # fmt: skip
 
-    return sum_shards(workers.map(shard, range(len(groups))))
+    total = engine.sum(shard, range(len(groups)))
+    return total._replace(state={name: array / len(groups) for name, array in total.state.items()})
 
 
 def learning_rate_at(run: Run, step: int) -> float:
@@ -192,7 +193,7 @@ def learning_rate_at(run: Run, step: int) -> float:
     return run.config.learning_rate * SCHEDULES[run.config.schedule](progress, run.config.warmup)
 
 
-def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> TrainState:
+def train_step(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
     """Forward, backward, clipping, update. A gradient that is not finite changes nothing but the flag.
 
     The guard stays on the device: ``where`` chooses between old and new, and the host asks only when it reads the
@@ -200,11 +201,11 @@ def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> Tra
     """
     xp = get_xp(now.params.flat)
     with quiet():
-        result = batch_gradient(run, now, batch, workers)
+        result = batch_gradient(run, now, batch, engine)
         grads, norm = clip_by_norm(result.grads, run.config.clip_norm)
         params, moments = run.config.make_optimizer().update(
             grads, now.moments, now.params, learning_rate_at(run, now.step),
-            each=lambda function, parts: workers.map(quiet()(function), parts),
+            each=lambda function, parts: engine.map(quiet()(function), parts),
         )  # fmt: skip
     good = xp.isfinite(norm)
     return TrainState(
@@ -221,7 +222,7 @@ def train_step(run: Run, now: TrainState, batch: Array, workers: Workers) -> Tra
 
 def fit(
     run: Run,
-    workers: Workers,
+    engine: Engine,
     *,
     start: TrainState | None = None,
     log_every: int = 10,
@@ -230,7 +231,7 @@ def fit(
     """Train; yield a record every ``log_every`` steps and after each epoch.
 
     Args:
-        run: what to train, on what. workers: the threads, entered.
+        run: what to train, on what. engine: who does the work, entered.
         start: a state to go on from (None: from the beginning).
         log_every: steps between two records; only then does the host wait for the device.
         should_stop: asked before each step; when it says so, a last record of the kind ``stopped`` follows.
@@ -249,22 +250,22 @@ def fit(
                 yield make_record("stopped", run, now, k, 0.0)
                 return
             batch = order[k * run.config.batch_size : (k + 1) * run.config.batch_size]
-            now = train_step(run, now, batch, workers)
+            now = train_step(run, now, batch, engine)
             if (k + 1) % log_every == 0 or k + 1 == steps:
                 speed = (k + 1 - first) * len(batch) / (perf_counter() - began)
                 record = make_record("step", run, now, k + 1, speed)
                 yield record
-        record = end_of_epoch(run, record, workers)
+        record = end_of_epoch(run, record, engine)
         yield record
         now = record.now
 
 
-def end_of_epoch(run: Run, last: Record, workers: Workers) -> Record:
+def end_of_epoch(run: Run, last: Record, engine: Engine) -> Record:
     """Evaluate on the held-out pictures, and start the sums of the next epoch."""
     now, loss, score = last.now, None, None
     if run.validation is not None:
         logits = predict_logits(
-            run.model, now.params, now.state, run.validation.images, workers, lambda pictures: prepare(run, pictures)
+            run.model, now.params, now.state, run.validation.images, engine, lambda pictures: prepare(run, pictures)
         )
         loss, score = accuracy(logits, run.validation.labels)
     zero = 0 * now.loss_sum

@@ -9,9 +9,9 @@ Some things raise here that real CuPy lets pass, because they hide a mistake: in
 wraps them), assignment through repeated indices (undefined there), a NumPy scalar that widens the result
 (float32 array × ``np.float64``), a NumPy index array (copied to the device at each use), NumPy's own functions
 on device arrays, ``a @= b`` (no in-place product there), ``x in a`` (waits for each element), ``where=`` of a
-ufunc.
+ufunc. Every thread has a stream of its own here, and what one stream made another may only touch after waiting for it.
 
-No GPU code runs: kernels, streams, memory and the rounding of a GPU are not tested by this module.
+No GPU code runs: kernels, memory and the rounding of a GPU are not tested by this module.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -26,6 +27,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -117,6 +119,59 @@ def _synchronise(what: str) -> None:
         watcher.append(f"{what} at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
 
 
+# --- Streams: which work has to wait for which ---------------------------------------------------------------
+
+
+class Moment(NamedTuple):
+    """A place in a stream's queue; what stands before it in the same queue is done first."""
+
+    stream: Stream
+    number: int
+
+
+class Stream:
+    """The queue of one thread. It knows how far it has waited for each of the others."""
+
+    def __init__(self) -> None:
+        self._reached: dict[Stream, int] = {self: 0}
+
+    def __deepcopy__(self, memo: Any) -> Stream:
+        return self  # a copy of an array is made by the same stream
+
+    def next_moment(self) -> Moment:
+        self._reached[self] += 1
+        return Moment(self, self._reached[self])
+
+    def touch(self, what: str, array: ndarray) -> None:
+        """Refuse an array of a stream that has not been waited for so far."""
+        made = array._made
+        if max(self._reached.get(made.stream, 0), _finished.get(made.stream, 0)) < made.number:
+            raise RuntimeError(f"cupy.{what}: this stream did not wait for the one that made the array")
+
+    def record(self, event: None = None) -> Any:
+        return dict(self._reached)
+
+    def wait_event(self, event: Any) -> None:
+        for stream, number in event.items():
+            self._reached[stream] = max(number, self._reached.get(stream, 0))
+
+    def synchronize(self) -> None:
+        _synchronise("stream.synchronize")
+        for stream, number in self._reached.items():
+            _finished[stream] = max(number, _finished.get(stream, 0))
+
+
+_finished: WeakKeyDictionary[Stream, int] = WeakKeyDictionary()  # how far the host has waited for each stream
+_own = threading.local()
+
+
+def _current_stream() -> Stream:
+    if not hasattr(_own, "stream"):
+        _own.stream = Stream()
+    stream: Stream = _own.stream
+    return stream
+
+
 # --- The way to NumPy and back: check the arguments, take out the held arrays, wrap the results ----------------
 
 
@@ -125,7 +180,15 @@ def _wrap(host: Any) -> ndarray:
         raise ValueError(f"Unsupported dtype {host.dtype}")
     array = object.__new__(ndarray)
     array._host = np.asarray(host)  # a NumPy scalar becomes 0-d
+    array._made = _current_stream().next_moment()
     return array
+
+
+def _view(array: ndarray, host: Any) -> ndarray:
+    """A view of an array, made when the array was made: it is no work for a stream."""
+    view = _wrap(host)
+    view._made = array._made
+    return view
 
 
 def _refuse(name: str, value: Any) -> TypeError:
@@ -143,6 +206,7 @@ def _run(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
 
 def _lower(name: str, value: Any, given: list[ndarray]) -> Any:
     if isinstance(value, ndarray):
+        _current_stream().touch(name, value)
         given.append(value)
         return value._host
     if isinstance(value, np.ndarray):
@@ -154,6 +218,7 @@ def _lift(name: str, result: Any, given: list[ndarray]) -> Any:
     if isinstance(result, (np.ndarray, np.generic)) or name in _ZERO_D_RESULTS:
         for array in given:
             if array._host is result:  # `out=` comes back as the same object
+                array._made = _current_stream().next_moment()
                 return array
         return _wrap(np.asarray(result))
     if isinstance(result, tuple) and hasattr(result, "_fields"):
@@ -237,6 +302,7 @@ def _reader(convert: Callable[[Any], Any]) -> Callable[[ndarray], Any]:
 
     def read(self: ndarray) -> Any:
         _synchronise(convert.__name__)
+        _current_stream().touch(convert.__name__, self)
         return convert(self._host)
 
     return read
@@ -253,16 +319,18 @@ class Flags(NamedTuple):
 class ndarray:
     """An array "on the device": holds a NumPy array, shows CuPy's names."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_host", "_made")
     __hash__ = None  # type: ignore[assignment]
     __array_priority__ = 100
     __array_ufunc__ = None  # so that `numpy_array + standin` reaches __radd__, which refuses
     __contains__ = None
 
     _host: Any
+    _made: Moment
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: None = None, strides: None = None, order: Any = "C"):
-        self._host = empty(shape, dtype, order)._host
+        made = empty(shape, dtype, order)
+        self._host, self._made = made._host, made._made
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -278,7 +346,7 @@ class ndarray:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("T", "mT", "real", "imag"):
-            return _wrap(getattr(self._host, name))
+            return _view(self, getattr(self._host, name))
         offered = name in _ATTRIBUTES and hasattr(np.ndarray, name)
         if not offered or not (name in METHODS or name in API["functions"]):
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
@@ -301,6 +369,7 @@ class ndarray:
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         _synchronise("get")
+        _current_stream().touch("get", self)
         if out is None:
             return np.array(self._host, order=order)  # type: ignore[call-overload]
         np.copyto(out, self._host, casting="no")
@@ -345,7 +414,8 @@ class ndarray:
         key = self._key(key)
         if _has_kind("b", key):
             _synchronise("boolean mask")
-        return _wrap(self._host[key])
+        part = self._host[key]
+        return _view(self, part) if np.may_share_memory(part, self._host) else _wrap(part)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(value, ndarray) and not np.isscalar(value):
@@ -364,6 +434,7 @@ class ndarray:
             if np.unique(touched).size < touched.size:
                 raise ValueError("assignment through repeated indices is undefined in CuPy; use xp.add.at")
         _run("__setitem__", lambda host, new: update(host, key, new), (self, value), {})
+        self._made = _current_stream().next_moment()
 
 
 def _has_kind(kinds: str, key: tuple[Any, ...]) -> bool:
@@ -499,11 +570,6 @@ def _linalg() -> SimpleNamespace:
     return SimpleNamespace(**{name: offer(value) for name, value in functions.items() if inspect.isroutine(value)})
 
 
-class _Stream:
-    def synchronize(self) -> None:
-        _synchronise("stream.synchronize")
-
-
 class StrictCupy(ModuleType):
     """What ``import cupy`` gives inside :func:`installed`."""
 
@@ -541,7 +607,7 @@ def _module() -> StrictCupy:
         ),
         cuda=SimpleNamespace(
             runtime=SimpleNamespace(getDeviceCount=lambda: 1),
-            get_current_stream=_Stream,
+            get_current_stream=_current_stream,
             is_available=lambda: True,
         ),
     )

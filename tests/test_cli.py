@@ -31,7 +31,7 @@ from stg_np.commands.progress import Progress
 from stg_np.data import load
 from stg_np.data.augment import normalise
 from stg_np.data.pictures import read_picture
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import predict_logits
 from stg_np.gradcheck import Report
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
@@ -549,7 +549,7 @@ def test_predict_sees_in_a_picture_file_what_the_model_sees_in_the_data(
 ) -> None:
     about, now = run_folder.load(finished[0] / "best.npz")
     pictures = load("digits").test_images[:4]
-    with Workers(1) as workers:
+    with Threads(1) as workers:
         logits = predict_logits(
             about.model, now.params, now.state, pictures, workers, lambda p: normalise(p, *about.data.scaling)
         )
@@ -758,7 +758,7 @@ def test_a_terminal_sees_a_bar_with_speed_and_time_left(monkeypatch: pytest.Monk
 
     run, terminal = make_run(), Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Workers(1) as workers, Progress(run, 0) as shown:
+    with Threads(1) as workers, Progress(run, 0) as shown:
         for record in fit(run, workers):
             shown.show(record)
         assert shown.bar.n == shown.bar.total == 2 * 3 * 16

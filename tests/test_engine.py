@@ -1,4 +1,4 @@
-"""Threads: order, exceptions, BLAS held to one thread, and gradients that do not depend on the number of workers."""
+"""Engines: order, exceptions, BLAS held to one thread, streams, sums the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from stg_np.backend import to_device, to_host
+from stg_np.backend import Array, to_device, to_host
 from stg_np.data.augment import normalise
-from stg_np.engine import SWITCH_INTERVAL, Workers, available_cores, sum_shards
+from stg_np.engine import ENGINES, SWITCH_INTERVAL, Threads, added, available_cores
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.ops.losses import cross_entropy
 from stg_np.params import Entry, Layout, Params
@@ -30,7 +30,7 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-# --- Workers ------------------------------------------------------------------------------------------------------
+# --- Threads ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -39,10 +39,10 @@ def test_map_keeps_the_order_even_if_the_first_is_the_slowest(count: int) -> Non
         time.sleep(0.02 if k == 0 else 0)
         return k * k
 
-    with Workers(count) as workers:
-        assert workers.map(slow_first, range(7)) == [k * k for k in range(7)]
-        assert workers.map(slow_first, []) == []
-        assert workers.map(str, (k for k in "ab")) == ["a", "b"]
+    with Threads(count) as engine:
+        assert engine.map(slow_first, range(7)) == [k * k for k in range(7)]
+        assert engine.map(slow_first, []) == []
+        assert engine.map(str, (k for k in "ab")) == ["a", "b"]
 
 
 def test_items_run_at_the_same_time_on_threads_of_their_own() -> None:
@@ -52,8 +52,8 @@ def test_items_run_at_the_same_time_on_threads_of_their_own() -> None:
         together.wait()  # passes only if three are inside at once
         return threading.current_thread().name
 
-    with Workers(3) as workers:
-        names = workers.map(meet, range(3))
+    with Threads(3) as engine:
+        names = engine.map(meet, range(3))
     assert len(set(names)) == 3
     assert threading.current_thread().name in names
     assert sum(name.startswith("stg-np-worker") for name in names) == 2
@@ -69,19 +69,19 @@ def test_an_exception_arrives_and_the_workers_go_on_working(count: int) -> None:
     def index_error(k: int) -> int:
         raise IndexError("of the function, not of the queue")
 
-    with Workers(count) as workers:
+    with Threads(count) as engine:
         with pytest.raises(RuntimeError, match="picture 2"):
-            workers.map(fail_at_two, range(5))
+            engine.map(fail_at_two, range(5))
         with pytest.raises(IndexError, match="of the function, not of the queue"):
-            workers.map(index_error, range(5))
-        assert workers.map(abs, [-1, -2]) == [1, 2]
+            engine.map(index_error, range(5))
+        assert engine.map(abs, [-1, -2]) == [1, 2]
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_no_thread_is_left_behind(count: int) -> None:
     before = set(threading.enumerate())
-    with Workers(count) as workers:
-        workers.map(time.sleep, [0.001] * 6)
+    with Threads(count) as engine:
+        engine.map(time.sleep, [0.001] * 6)
     assert set(threading.enumerate()) == before
 
 
@@ -94,31 +94,31 @@ def test_an_exception_keeps_the_others_from_starting_anew() -> None:
             raise RuntimeError
         time.sleep(0.05)
 
-    with Workers(2) as workers, pytest.raises(RuntimeError):
-        workers.map(fail_first, range(100))
+    with Threads(2) as engine, pytest.raises(RuntimeError):
+        engine.map(fail_first, range(100))
     assert len(begun) < 5
 
 
 def test_every_thread_has_a_workspace_of_its_own_and_keeps_it() -> None:
     together = threading.Barrier(2, timeout=10)
 
-    with Workers(2) as workers:
+    with Threads(2) as engine:
 
-        def workspace_of(_: int) -> tuple[str, Workspace]:
+        def workspace_of(_: int) -> tuple[str, Workspace | None]:
             together.wait()
-            return threading.current_thread().name, workers.workspace
+            return threading.current_thread().name, engine.workspace
 
-        found = [workers.map(workspace_of, range(2)) for _ in range(3)]
+        found = [engine.map(workspace_of, range(2)) for _ in range(3)]
         assert found[0][0][1] is not found[0][1][1]
         assert all(dict(pairs) == dict(found[0]) for pairs in found)
 
 
 def test_one_worker_is_the_calling_thread_whose_memory_is_let_go_of_afterwards() -> None:
-    workers = Workers(1)
-    with workers:
-        inside = workers.workspace
-        assert workers.map(lambda _: workers.workspace, range(2)) == [inside, inside]
-    assert workers.workspace is not inside
+    engine = Threads(1)
+    with engine:
+        inside = engine.workspace
+        assert engine.map(lambda _: engine.workspace, range(2)) == [inside, inside]
+    assert engine.workspace is not inside
 
 
 @pytest.mark.parametrize(("outside", "inside"), [(5e-3, SWITCH_INTERVAL), (1e-6, 1e-6)])
@@ -126,7 +126,7 @@ def test_threads_insist_on_the_interpreter_lock_sooner_inside(outside: float, in
     before = sys.getswitchinterval()
     try:
         sys.setswitchinterval(outside)
-        with Workers(2):
+        with Threads(2):
             assert sys.getswitchinterval() == pytest.approx(inside)
         assert sys.getswitchinterval() == pytest.approx(outside)
     finally:
@@ -139,30 +139,30 @@ def test_blas_has_one_thread_inside_and_its_own_number_afterwards(count: int) ->
         outside = blas_threads()
         if not outside:
             pytest.skip("NumPy's BLAS is none that threadpoolctl knows")
-        with Workers(count) as workers:
+        with Threads(count) as engine:
             assert set(blas_threads()) == {1}
-            assert {n for seen in workers.map(lambda _: blas_threads(), range(3)) for n in seen} == {1}
+            assert {n for seen in engine.map(lambda _: blas_threads(), range(3)) for n in seen} == {1}
         assert blas_threads() == outside
-        with pytest.raises(KeyError), Workers(count):
+        with pytest.raises(KeyError), Threads(count):
             raise KeyError
         assert blas_threads() == outside
 
 
-def test_the_same_workers_can_be_entered_again() -> None:
-    workers = Workers(2)
+def test_the_same_threads_can_be_entered_again() -> None:
+    engine = Threads(2)
     for _ in range(2):
-        with workers:
-            assert workers.map(abs, [-3]) == [3]
+        with engine:
+            assert engine.map(abs, [-3]) == [3]
 
 
 @pytest.mark.parametrize("count", [0, -2])
 def test_less_than_one_worker_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"at least one worker is needed, got {count}"):
-        Workers(count)
+        Threads(count)
 
 
 def test_one_worker_per_core_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Workers().count == available_cores() >= 1
+    assert Threads().count == available_cores() >= 1
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     assert available_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
@@ -172,31 +172,135 @@ def test_one_worker_per_core_of_this_process(monkeypatch: pytest.MonkeyPatch) ->
     assert available_cores() == 1
 
 
-# --- Sums over shards -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_by_its_name(name: str) -> None:
+    with ENGINES[name](2) as engine:
+        assert engine.count == 2
+        assert engine.is_root
+        assert engine.map(abs, [-1, 2, -3]) == [1, 2, 3]
+        assert engine.sum(abs, [-1, 2, -3]) == 6
+        assert isinstance(engine.workspace, Workspace)
+    with ENGINES[name](1, fast=False) as engine:
+        assert engine.workspace is None
+        assert engine.map(lambda _: engine.workspace, range(2)) == [None, None]
 
 
-def test_shards_are_added_and_their_states_averaged(device: str) -> None:
+def test_an_engine_without_the_fast_path_takes_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Workspace | None] = []
+
+    def note(*args: Any, work: Workspace | None, **options: Any) -> LossAndGrad:
+        given.append(work)
+        return loss_and_grad(*args, work=work, **options)
+
+    monkeypatch.setattr("stg_np.train.loss_and_grad", note)
+    run = make_run()
+    with Threads(2, fast=False) as plain, Threads(1) as fast:
+        slow = batch_gradient(run, initial_state(run), np.arange(16), plain)
+        quick = batch_gradient(run, initial_state(run), np.arange(16), fast)
+    assert given[:3] == [None] * 3
+    assert all(isinstance(work, Workspace) for work in given[3:])
+    np.testing.assert_allclose(slow.grads.flat, quick.grads.flat, rtol=1e-3, atol=1e-5)
+
+
+def test_threads_inherit_which_warnings_are_off() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    def setting(_: int) -> str:
+        together.wait()
+        return np.geterr()["over"]
+
+    with Threads(2) as engine:
+        for wanted in ("ignore", "raise", "warn"):
+            with np.errstate(over=wanted):
+                assert engine.map(setting, range(2)) == [wanted, wanted]
+
+
+# --- Streams of a device ---------------------------------------------------------------------------------------
+
+
+def on_two_threads(function: Any, engine: Threads) -> Any:
+    """``function`` of 0, 1 and 2, of which each thread takes at least one."""
+    together = threading.Barrier(2, timeout=10)
+
+    def meet(k: int) -> Any:
+        if k < 2:
+            together.wait()
+        return function(k)
+
+    return engine.map(meet, range(3))
+
+
+def test_threads_begin_after_what_the_caller_queued_and_the_caller_goes_on_after_them(
+    stand_in: Any, synchronisations: Any
+) -> None:
+    """In the stand-in each thread has a stream, which refuses what it has not waited for; the host never waits."""
+    with synchronisations() as waits, Threads(2) as engine:
+        x = stand_in.ones(3)
+        for _ in range(3):  # what the threads made in one round, they and the caller use in the next
+            found = on_two_threads(lambda k, x=x: x * k, engine)
+            x = found[0] + found[1] + found[2]
+        total = engine.sum(lambda k: x + k, range(4))
+    assert waits == []
+    np.testing.assert_array_equal(to_host(total), np.full(3, 4 * 27.0 + 6))
+
+
+def test_streams_that_nobody_joins_are_found_out(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the test above proves something: without either of the two marks it fails."""
+    for place in ("mark_queue", "wait_for_mark"):
+        with monkeypatch.context() as patch, Threads(2) as engine:
+            patch.setattr(f"stg_np.engine.{place}", lambda *_: None)
+            x = stand_in.ones(3)
+            with pytest.raises(RuntimeError, match="did not wait"):
+                on_two_threads(lambda k, x=x: x * k, engine)
+            with pytest.raises(RuntimeError, match="did not wait"):
+                sum(on_two_threads(lambda k: stand_in.ones(3) * k, engine))
+
+
+# --- Sums ------------------------------------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    loss: Array
+    grads: Params
+    state: dict[str, Array]
+
+
+def test_results_are_added_array_by_array_in_their_order(device: str) -> None:
     layout = Layout((Entry("w", (2,), "vector"),))
 
-    def shard(k: float) -> LossAndGrad:
-        array = [to_device(np.array(value), device) for value in (k, [k, 1.0], 2 * k, [k, 10 * k])]
-        return LossAndGrad(array[0], Params(layout, array[1]), array[2], {"mean": array[3]})
+    def result(k: float) -> Result:
+        loss, grads, mean = (to_device(np.array(value), device) for value in (k, [k, 1.0], [k, 10 * k]))
+        return Result(loss, Params(layout, grads), {"mean": mean})
 
-    total = sum_shards([shard(1.0), shard(2.0), shard(6.0)])
+    total = added([result(1.0), result(2.0), result(6.0)])
+    assert type(total) is Result
     assert to_host(total.loss) == 9
     np.testing.assert_array_equal(to_host(total.grads.flat), [9, 3])
-    assert to_host(total.correct) == 18
-    np.testing.assert_array_equal(to_host(total.state["mean"]), [3, 30])
+    np.testing.assert_array_equal(to_host(total.state["mean"]), [9, 90])
     assert total.grads.layout is layout
+    assert added([1e16, 1.0, -1e16]) == 0.0  # (1e16 + 1) - 1e16: another order gives 1
+    assert added([1e16, -1e16, 1.0]) == 1.0
 
 
-def test_one_shard_is_itself() -> None:
+def test_one_result_is_itself() -> None:
     params, state = MODEL.init(np.random.default_rng(0), np.float64)
-    result = loss_and_grad(
-        MODEL, params, state, np.ones((2, 8, 8, 1)), np.array([0, 1]), loss=cross_entropy(), weight=1
-    )
-    assert sum_shards([result]).grads.flat.tobytes() == result.grads.flat.tobytes()
-    assert sum_shards([result]).state == {}
+    x, labels = np.ones((2, 8, 8, 1)), np.array([0, 1])
+    result = loss_and_grad(MODEL, params, state, x, labels, loss=cross_entropy(), weight=1)
+    assert added([result]).grads.flat.tobytes() == result.grads.flat.tobytes()
+    assert added([result]).state == {}
+
+
+def test_of_the_states_of_the_groups_a_step_keeps_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = iter([1.0, 2.0, 6.0])
+
+    def noted(*args: Any, **options: Any) -> LossAndGrad:
+        return loss_and_grad(*args, **options)._replace(state={"mean": np.array([next(means)])})
+
+    monkeypatch.setattr("stg_np.train.loss_and_grad", noted)
+    run = make_run()
+    with Threads(1) as engine:
+        total = batch_gradient(run, initial_state(run), np.arange(16), engine)
+    assert total.state["mean"].tolist() == [3.0]
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
@@ -211,7 +315,7 @@ def test_uneven_shards_add_up_to_the_whole_batch(sizes: list[int], seed: int) ->
         loss_and_grad(MODEL, params, state, part, names, loss=cross_entropy(0.1), weight=1 / N)
         for part, names in zip(np.split(x, cuts), np.split(labels, cuts))
     ]
-    total = sum_shards(parts)
+    total = added(parts)
     np.testing.assert_allclose(total.grads.flat, whole.grads.flat, rtol=1e-9, atol=1e-14)
     assert total.loss == pytest.approx(whole.loss, rel=1e-12)
     assert total.correct == whole.correct
@@ -224,8 +328,8 @@ def test_the_number_of_workers_changes_not_one_bit(group_size: int, batch_size: 
     now, batch = initial_state(run), np.random.default_rng(3).permutation(50)[:batch_size]
 
     def result(count: int) -> tuple[Any, ...]:
-        with Workers(count) as workers:
-            total = batch_gradient(run, now, batch, workers)
+        with Threads(count) as engine:
+            total = batch_gradient(run, now, batch, engine)
         return total.grads.flat.tobytes(), float(total.loss), int(total.correct)
 
     assert result(1) == result(2) == result(3)
@@ -240,8 +344,8 @@ def test_groups_only_cut_the_work_where_nothing_is_random(monkeypatch: pytest.Mo
         run = make_run(group_size=group_size, flip=False, shift=0, data=data)
         start = initial_state(run)
         now: TrainState = start._replace(params=as_float64(start.params))
-        with Workers(2) as workers:
-            return batch_gradient(run, now, np.arange(23), workers).grads.flat
+        with Threads(2) as engine:
+            return batch_gradient(run, now, np.arange(23), engine).grads.flat
 
     whole_run = make_run(flip=False, shift=0, data=data)
     params = as_float64(initial_state(whole_run).params)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stg_np import evaluate
 from stg_np.backend import Array
 from stg_np.data.augment import normalise
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
 from stg_np.train import initial_state, prepare
 from tests.training import MODEL, as_float64, make_run, pictures
@@ -99,9 +99,9 @@ def test_loss_is_the_mean_surprise_in_nats() -> None:
 def logits_of(images: Array, count: int = 1, **options: Any) -> Array:
     run = make_run(model=MODEL)
     now = initial_state(run)
-    with Workers(count) as workers:
+    with Threads(count) as engine:
         return predict_logits(
-            MODEL, as_float64(now.params), now.state, images, workers,
+            MODEL, as_float64(now.params), now.state, images, engine,
             lambda group: normalise(group, *run.scaling, dtype=np.float64), **options,
         )  # fmt: skip
 
@@ -138,8 +138,8 @@ def test_both_libraries_agree_and_logits_come_back_to_the_host(device: str) -> N
     found = []
     for each in (run, reference):
         now = initial_state(each)
-        with Workers(1) as workers:
-            found.append(predict_logits(MODEL, now.params, now.state, images, workers, partial(prepare, each)))
+        with Threads(1) as engine:
+            found.append(predict_logits(MODEL, now.params, now.state, images, engine, partial(prepare, each)))
     assert isinstance(found[0], np.ndarray)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
 
@@ -147,9 +147,9 @@ def test_both_libraries_agree_and_logits_come_back_to_the_host(device: str) -> N
 def test_dropout_is_off() -> None:
     run = make_run()
     now = initial_state(run)
-    with Workers(1) as workers:
+    with Threads(1) as engine:
         found = [
-            predict_logits(model, now.params, now.state, run.train.images, workers, partial(prepare, run)).tobytes()
+            predict_logits(model, now.params, now.state, run.train.images, engine, partial(prepare, run)).tobytes()
             for model in (MODEL, replace(MODEL, dropout=0.5))
         ]
     assert found[0] == found[1]

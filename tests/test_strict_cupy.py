@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -409,6 +410,48 @@ def test_device_cuda_without_a_gpu_is_refused_in_one_sentence() -> None:
     assert "Traceback" not in run.stderr + run.stdout
 
 
+# --- Streams ---------------------------------------------------------------------------------------------------
+
+
+def on_a_thread(function: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_what_another_thread_made_is_refused_until_it_was_waited_for(stand_in: Any) -> None:
+    stream = stand_in.cuda.get_current_stream()
+    x, event = on_a_thread(lambda: (stand_in.ones(3), stand_in.cuda.get_current_stream().record()))
+    views = [x, x[1:], x[0], x.T]
+    for touch in (lambda a: a + 1, lambda a: a.sum(), lambda a: a.get(), lambda a: a.tolist(), stand_in.exp):
+        for view in views:
+            with pytest.raises(RuntimeError, match="did not wait"):
+                touch(view)
+    stream.wait_event(event)
+    assert [float((view + 1).sum()) for view in views] == [6, 4, 2, 6]
+
+
+def test_a_write_is_work_too(stand_in: Any) -> None:
+    x = stand_in.ones(3)
+    made = stand_in.cuda.get_current_stream().record()
+
+    def change() -> None:
+        stand_in.cuda.get_current_stream().wait_event(made)
+        x[0] = 2.0
+
+    on_a_thread(change)
+    with pytest.raises(RuntimeError, match="did not wait"):
+        x.sum()
+
+
+def test_what_the_host_has_waited_for_is_everybodys(stand_in: Any) -> None:
+    def make() -> Any:
+        x = stand_in.ones(3)
+        synchronize(x)
+        return x
+
+    assert float(on_a_thread(make).sum()) == 3.0
+
+
 # --- Held against the real module ----------------------------------------------------------------------------
 
 
@@ -437,7 +480,8 @@ def test_real_cupy_has_every_name_that_the_stand_in_offers(real_cupy: ModuleType
     names |= {f"random.Generator.{name}" for name in api["generator"]}
     names |= {f"ndarray.{name}" for name in api["ndarray"]}
     names |= {"random.default_rng", "cuda.runtime.getDeviceCount", "cuda.get_current_stream", "cuda.is_available"}
-    names |= {"cuda.Stream.synchronize", *(f"_core.flags.Flags.{name}" for name in strict_cupy.Flags._fields)}
+    names |= {f"cuda.Stream.{name}" for name in ("synchronize", "record", "wait_event")}
+    names |= {*(f"_core.flags.Flags.{name}" for name in strict_cupy.Flags._fields)}
     for name in sorted(names):
         _resolve(real_cupy, name)
 

@@ -16,7 +16,7 @@ import pytest
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
 from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
-from stg_np.engine import Workers
+from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
@@ -44,7 +44,7 @@ Waits = Callable[[], AbstractContextManager[list[str]]]
 
 
 def records(run: Run, workers: int = 1, **options: Any) -> list[Record]:
-    with Workers(workers) as threads:
+    with Threads(workers) as threads:
         return list(fit(run, threads, **options))
 
 
@@ -70,9 +70,9 @@ def test_the_sequence_of_records() -> None:
 def test_only_whole_batches_and_each_picture_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Array] = []
 
-    def note(run: Run, now: TrainState, batch: Array, workers: Workers) -> TrainState:
+    def note(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
         seen.append(batch)
-        return train_step(run, now, batch, workers)
+        return train_step(run, now, batch, engine)
 
     monkeypatch.setattr("stg_np.train.train_step", note)
     records(make_run())
@@ -90,14 +90,14 @@ def test_loss_and_accuracy_are_means_over_the_epoch_so_far() -> None:
     run = make_run(flip=False, shift=0, label_smoothing=0.0)
     found = {record.step: record for record in records(run, log_every=1) if record.kind == "step"}
     losses, right, now = [], [], initial_state(run)
-    with Workers(1) as workers:
+    with Threads(1) as engine:
         for step in range(1, 4):
             batch = np.random.default_rng([0, 0]).permutation(50)[16 * (step - 1) : 16 * step]
             logits, _, _ = MODEL.forward(prepare(run, run.train.images[batch]), now.params, now.state)
             loss, share = accuracy(logits, run.train.labels[batch])
             losses.append(loss)
             right.append(share)
-            now = train_step(run, now, batch, workers)
+            now = train_step(run, now, batch, engine)
             assert found[step].loss == pytest.approx(np.mean(losses), rel=1e-5)
             assert found[step].accuracy == pytest.approx(np.mean(right), abs=1e-12)
             assert found[step].now.params.flat.tobytes() == now.params.flat.tobytes()
@@ -122,9 +122,9 @@ def test_the_validation_pictures_are_measured_and_never_learned_from() -> None:
     assert len({record[-1].now.params.flat.tobytes() for record in (found, found_without, found_wrong)}) == 1
     for record in found:
         if record.kind == "epoch":
-            with Workers(1) as workers:
+            with Threads(1) as engine:
                 logits = predict_logits(
-                    run.model, record.now.params, record.now.state, data[1].images, workers, lambda x: prepare(run, x)
+                    run.model, record.now.params, record.now.state, data[1].images, engine, lambda x: prepare(run, x)
                 )
             assert (record.validation_loss, record.validation_accuracy) == accuracy(logits, data[1].labels)
     assert {(r.validation_loss, r.validation_accuracy, r.is_best) for r in found_without} == {(None, None, False)}
@@ -276,9 +276,9 @@ def poisoned(*bad: int, poison: float = float("nan")) -> Poisoned:
 def test_a_bad_gradient_changes_nothing_but_the_flag(optimizer: str, poison: float, device: str) -> None:
     run = make_run(model=poisoned(2, 4, poison=poison), group_size=16, optimizer=optimizer, device=device)
     states, batch = [initial_state(run)], np.arange(16)
-    with Workers(1) as workers:
+    with Threads(1) as engine:
         for _ in range(4):
-            states.append(train_step(run, states[-1], batch, workers))
+            states.append(train_step(run, states[-1], batch, engine))
 
     def learned(now: TrainState) -> dict[str, bytes]:
         return {name: array for name, array in bits(now).items() if name == "params" or name.startswith("moment")}
@@ -295,8 +295,8 @@ def test_a_bad_gradient_changes_nothing_but_the_flag(optimizer: str, poison: flo
 def test_training_ends_at_the_next_record_and_names_the_first_bad_step(log_every: int, logged: list[int]) -> None:
     run = make_run(model=poisoned(4, 5), group_size=16, train=100)  # six steps an epoch
     found: list[Record] = []
-    with Workers(1) as workers, pytest.raises(TrainingError, match="the gradient of step 4 is not finite"):
-        collections.deque(map(found.append, fit(run, workers, log_every=log_every)))  # walks to the error
+    with Threads(1) as engine, pytest.raises(TrainingError, match="the gradient of step 4 is not finite"):
+        collections.deque(map(found.append, fit(run, engine, log_every=log_every)))  # walks to the error
     assert [record.step for record in found] == logged
 
 
@@ -324,9 +324,9 @@ def test_the_host_waits_once_for_a_record_and_once_for_a_group_of_validation_pic
         logged = sum(record.kind == "step" for record in found)
         assert (logged, len(waits)) == (4, 4 + 2 * 3)  # 2 epochs, 20 validation pictures in groups of 8
     now = initial_state(run)
-    with synchronisations() as waits, Workers(1) as workers:
+    with synchronisations() as waits, Threads(1) as engine:
         for _ in range(3):
-            now = train_step(run, now, np.arange(16), workers)
+            now = train_step(run, now, np.arange(16), engine)
     assert waits == []
 
 
@@ -339,9 +339,9 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
         start = initial_state(run)
         params = as_float64(start.params)
         now = start._replace(params=params, moments=run.config.make_optimizer().init(params))
-        with Workers(1) as workers:
+        with Threads(1) as engine:
             for step in range(4):
-                now = train_step(run, now, np.arange(step, step + 16), workers)
+                now = train_step(run, now, np.arange(step, step + 16), engine)
         assert now.params.flat.dtype == np.float64
         return to_host(now.params.flat)
 
@@ -363,8 +363,8 @@ def test_one_step_of_every_preset(name: str, optimizer: str, device: str, synchr
     config = replace(preset.config, optimizer=optimizer, group_size=4)
     run = Run(small.make_model(shape, 10), config, data, None, scaling, device)
     now = initial_state(run)
-    with Workers(1) as workers, synchronisations() as waits:
-        after = train_step(run, now, np.arange(6), workers)
+    with Threads(1) as engine, synchronisations() as waits:
+        after = train_step(run, now, np.arange(6), engine)
     assert waits == []
     assert int(to_host(after.bad_step)) == -1
     assert after.params.flat.dtype == np.float32
@@ -394,8 +394,8 @@ def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: 
     run = make_run(model=model, device=device, seed=7, rotate=20.0)
     now = initial_state(run)._replace(step=3)
     batch = np.random.default_rng(0).permutation(50)[:16]
-    with Workers(1) as workers:
-        train_step(run, now, batch, workers)
+    with Threads(1) as engine:
+        train_step(run, now, batch, engine)
     groups = [batch[:6], batch[6:12], batch[12:]]
     assert len(model.inputs) == 3
     for number, (group, x) in enumerate(zip(groups, model.inputs)):
@@ -409,7 +409,7 @@ def test_what_is_random_differs_from_step_to_step_but_not_with_the_workers() -> 
     def inputs(workers: int, step: int) -> set[bytes]:
         model = Recorder((8, 8, 1), 4)
         run = make_run(model=model)
-        with Workers(workers) as threads:
+        with Threads(workers) as threads:
             train_step(run, initial_state(run)._replace(step=step), np.arange(16), threads)
         return {x.tobytes() for x in model.inputs}
 
@@ -436,6 +436,6 @@ def test_the_gradient_of_a_step_is_clipped_and_smoothed_as_configured() -> None:
     grads = loss_and_grad(MODEL, now.params, now.state, x, labels, loss=cross_entropy(0.2), weight=1 / 16).grads.flat
     assert np.linalg.norm(grads) > 1e-3
     step = 1.9 * learning_rate_at(run, 0) * 1e-3 * grads / np.linalg.norm(grads)  # Nesterov: g + 0.9 g
-    with Workers(1) as workers:
-        after = train_step(run, now, batch, workers)
+    with Threads(1) as engine:
+        after = train_step(run, now, batch, engine)
     np.testing.assert_allclose(after.params.flat, now.params.flat - step, rtol=1e-5, atol=1e-8)

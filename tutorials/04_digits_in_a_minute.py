@@ -16,7 +16,7 @@ from stg_np import data
 from stg_np.backend import Array
 from stg_np.data import Dataset
 from stg_np.data.augment import channel_statistics, validation_split
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import accuracy, confusion_matrix, predict_logits, recall_per_class
 from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
@@ -114,9 +114,9 @@ start = initial_state(run)
 batch = np.arange(run.config.batch_size)
 poison = np.where(np.arange(params.flat.size) == 0, np.nan, params.flat)  # one parameter is not a number
 poisoned = start._replace(params=params.with_flat(poison))
-with Workers(1) as workers:
-    after = train_step(run, start, batch, workers)
-    refused = train_step(run, poisoned, batch, workers)
+with Threads(1) as engine:
+    after = train_step(run, start, batch, engine)
+    refused = train_step(run, poisoned, batch, engine)
 assert after.bad_step == -1  # none
 assert not np.array_equal(after.params.flat, start.params.flat)
 assert refused.bad_step == 1
@@ -132,8 +132,8 @@ assert np.array_equal(refused.params.flat, poison, equal_nan=True)
 
 # %%
 def train(run: Run) -> list[Record]:
-    with Workers() as workers:
-        return [record for record in fit(run, workers) if record.kind == "epoch"]
+    with Threads() as engine:
+        return [record for record in fit(run, engine) if record.kind == "epoch"]
 
 
 history = train(run)
@@ -166,8 +166,8 @@ figure.savefig("curve.png", dpi=150)
 
 # %%
 def logits_on_test(dataset: Dataset, run: Run, now: TrainState) -> Array:
-    with Workers() as workers:
-        return predict_logits(run.model, now.params, now.state, dataset.test_images, workers, partial(prepare, run))
+    with Threads() as engine:
+        return predict_logits(run.model, now.params, now.state, dataset.test_images, engine, partial(prepare, run))
 
 
 def compare(name: str, dataset: Dataset, logits: Array) -> tuple[float, float, float]:

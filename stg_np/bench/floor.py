@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stg_np.bench.cases import LayerCase
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 
 BLOCKS = (256, 1024, 4096)
 REPEATS = 5
@@ -26,7 +26,7 @@ def layer_floor(case: LayerCase, workers: int) -> dict[str, Any]:
     """Seconds, multiply-adds, bytes and rates of the floor, on so many workers with one thread of BLAS each."""
     rows, D, H = case.B * case.T, case.D, case.H
     numbers = rows * (3 * D + 12 * H)
-    with Workers(workers) as pool:
+    with Threads(workers) as pool:
         products = {
             "x W": best(pool, rows, lambda n: product((n, D), (D, 4 * H), n)),
             "da Wᵀ": best(pool, rows, lambda n: product((n, 4 * H), (4 * H, D), n)),
@@ -55,7 +55,7 @@ def product(left: tuple[int, int], right: tuple[int, int], out_rows: int) -> Cal
     return lambda: np.matmul(a, b, out=out)
 
 
-def best(pool: Workers, rows: int, make: Callable[[int], Callable[[], Any]]) -> float:
+def best(pool: Threads, rows: int, make: Callable[[int], Callable[[], Any]]) -> float:
     """The least seconds in which the workers get through ``rows`` rows, over all sizes of block."""
     share = -(-rows // pool.count)
     seconds = []
@@ -65,7 +65,7 @@ def best(pool: Workers, rows: int, make: Callable[[int], Callable[[], Any]]) -> 
     return min(seconds)
 
 
-def quickest(pool: Workers, jobs: list[Callable[[], Any]], times: int) -> float:
+def quickest(pool: Threads, jobs: list[Callable[[], Any]], times: int) -> float:
     """The least seconds of several tries in which every worker does its job so many times."""
 
     def repeat(job: Callable[[], Any]) -> None:
@@ -81,7 +81,7 @@ def quickest(pool: Workers, jobs: list[Callable[[], Any]], times: int) -> float:
     return min(seconds)
 
 
-def memory_seconds(pool: Workers, total_bytes: int) -> float:
+def memory_seconds(pool: Threads, total_bytes: int) -> float:
     """Read one half of so many bytes and write the other."""
     size = max(1, total_bytes // 8 // pool.count)
 
@@ -92,7 +92,7 @@ def memory_seconds(pool: Workers, total_bytes: int) -> float:
     return quickest(pool, [copy() for _ in range(pool.count)], 1)
 
 
-def tanh_seconds(pool: Workers, numbers: int) -> float:
+def tanh_seconds(pool: Threads, numbers: int) -> float:
     """The tanh of so many numbers, a cacheful at a time."""
     block = min(1 << 15, max(1, numbers // pool.count))
 

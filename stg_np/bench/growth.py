@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
 from stg_np.ops.losses import cross_entropy
@@ -51,7 +51,7 @@ def cost(point: Point, seconds: float) -> dict[str, float]:
     def step(work: Workspace) -> None:
         loss_and_grad(model, params, state, x, labels, loss=cross_entropy(0.0), weight=1 / point.B, work=work)
 
-    with Workers(1):
+    with Threads(1):
         step(Workspace())  # what is imported once is not part of the memory
         tracemalloc.start()
         work = Workspace()

@@ -12,7 +12,7 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.bench.cases import Case, LayerCase
-from stg_np.engine import Workers, sum_shards
+from stg_np.engine import Threads
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import stm_pair
 from stg_np.ops.losses import cross_entropy
@@ -71,12 +71,12 @@ def build_ours(case: Case, workers: int, blas_threads: int, until: ExitStack) ->
     """This package on ``workers`` threads with ``blas_threads`` threads of BLAS in each, until ``until`` is closed."""
     from threadpoolctl import threadpool_limits
 
-    pool = until.enter_context(Workers(workers))
+    pool = until.enter_context(Threads(workers))
     until.enter_context(threadpool_limits(blas_threads, user_api="blas"))
     return our_layer(case, pool) if isinstance(case, LayerCase) else our_step(case, pool)
 
 
-def our_layer(case: LayerCase, pool: Workers) -> Subject:
+def our_layer(case: LayerCase, pool: Threads) -> Subject:
     """One shard of the batch per worker. y and dx stay in their shards' workspaces; gradients are summed."""
     x, dy, params = case.draw()
     forward, backward = stm_pair(np, False)
@@ -101,7 +101,7 @@ def our_layer(case: LayerCase, pool: Workers) -> Subject:
     return Subject(run, results)
 
 
-def our_step(case: Any, pool: Workers) -> Subject:
+def our_step(case: Any, pool: Threads) -> Subject:
     """The groups of the preset on the workers, as ``stg_np.train`` does it."""
     model, (x, labels, params, state) = case.model(), case.draw()
     loss = cross_entropy(case.label_smoothing)
@@ -116,4 +116,4 @@ def our_step(case: Any, pool: Workers) -> Subject:
     def results(returned: Any) -> dict[str, Array]:
         return {"loss": np.asarray(returned.loss)} | {name: returned.grads[name] for name in returned.grads}
 
-    return Subject(lambda: sum_shards(pool.map(group, groups)), results)
+    return Subject(lambda: pool.sum(group, groups), results)

@@ -16,7 +16,7 @@ from stg_np.commands.options import add_checkpoint, add_data_dir, add_device, ad
 from stg_np.data import Dataset
 from stg_np.data import load as load_data
 from stg_np.data.augment import normalise
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
 from stg_np.runs.folder import About, Stored, load
 from stg_np.summary import aligned
@@ -55,7 +55,7 @@ class Scores(NamedTuple):
     confusion: Array
 
 
-def evaluate(stored: Stored, dataset: Dataset, device: str, workers: Workers) -> Scores:
+def evaluate(stored: Stored, dataset: Dataset, device: str, workers: Threads) -> Scores:
     """Test on the test pictures of ``dataset``."""
     images, labels = dataset.test_images, dataset.test_labels
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     )  # else the test is not the test
     dataset = load_data(args.data or about.data.name, args.data_dir, split_seed=split_seed)
     refuse_misfit(about, dataset)
-    with Workers(count) as workers:
+    with Threads(count) as workers:
         scores = evaluate(stored, dataset, device, workers)
     if args.json:
         print(json.dumps(as_json(args.checkpoint, about, dataset, scores), indent=2))

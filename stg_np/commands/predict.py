@@ -14,7 +14,7 @@ from stg_np.commands import OK, UsageError, checked_device
 from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
 from stg_np.data.augment import normalise
 from stg_np.data.pictures import MODES, read_picture
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import predict_logits
 from stg_np.ops.losses import log_softmax
 from stg_np.runs.folder import Stored, load
@@ -65,7 +65,7 @@ def probabilities(stored: Stored, pictures: Array, device: str) -> Array:
     def prepare(group: Array) -> Array:
         return to_device(normalise(group, *stored.about.data.scaling), device)
 
-    with Workers(1) as workers:
+    with Threads(1) as workers:
         now = stored.now
         logits = predict_logits(stored.about.model, now.params, now.state, pictures, workers, prepare)
     result: Array = np.exp(log_softmax(logits.astype(np.float64)))

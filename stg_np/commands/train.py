@@ -19,7 +19,7 @@ from stg_np.commands.options import add_data_dir, add_device, add_workers, posit
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES, Dataset, load, source
 from stg_np.data.augment import channel_statistics, validation_split
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.evaluate import recall_per_class
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
 from stg_np.runs.checkpoint import CheckpointError, write_atomically
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     job = resumed_job(args) if args.resume else new_job(args)
     where = ["--out", str(job.folder.path), *(["--data-dir", str(args.data_dir)] if args.data_dir else [])]
     how_to_go_on = f"go on with `stg-np train --resume {shlex.join(where)}`"
-    with StopSignals() as stop, Workers(checked_device(job.run.device, args.workers)) as workers:
+    with StopSignals() as stop, Threads(checked_device(job.run.device, args.workers)) as workers:
         print(heading(job, workers), flush=True)
         try:
             step = train_until_stopped(job, workers, stop)
@@ -221,7 +221,7 @@ def examples(
 # ------------------------------------------------------------------------------------------------ the training
 
 
-def train_until_stopped(job: Job, workers: Workers, stop: StopSignals) -> int:
+def train_until_stopped(job: Job, workers: Threads, stop: StopSignals) -> int:
     """Train to the end, or to the first Ctrl-C; return the number of steps that are done and saved."""
     step = job.start.step
     with Progress(job.run, step) as progress:
@@ -286,7 +286,7 @@ class StopSignals:
 # --------------------------------------------------------------------------------------------------- the texts
 
 
-def heading(job: Job, workers: Workers) -> str:
+def heading(job: Job, workers: Threads) -> str:
     """What is about to be trained on what."""
     run, config = job.run, job.run.config
     held_out = f"{len(run.validation.labels):,} held out" if run.validation else "none held out (--final)"

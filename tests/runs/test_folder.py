@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.backend import to_host
-from stg_np.engine import Workers
+from stg_np.engine import Threads
 from stg_np.models.stg import STG
 from stg_np.optim import OPTIMIZERS, SCHEDULES
 from stg_np.runs import checkpoint
@@ -53,7 +53,7 @@ ABOUT = About("0.1.0", "tiny", False, "cpu", FACTS, MODEL, make_run().config)
 def trained_state(steps: int = 4) -> TrainState:
     """In the middle of the second epoch, so that every array of the state holds something."""
     run = make_run()
-    with Workers(1) as workers:
+    with Threads(1) as workers:
         return next(record.now for record in fit(run, workers, log_every=1) if record.step == steps)
 
 
@@ -246,7 +246,7 @@ def test_the_configuration_is_complete_and_compared(tmp_path: Path) -> None:
 def test_metrics_know_no_more_than_the_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
-    with Workers(1) as workers:
+    with Threads(1) as workers:
         for record in fit(make_run(), workers, log_every=1):
             folder.append(metrics_line(record, FACTS.label))
     folder.append({"kind": "test", "step": 6, "accuracy": 1.0})
