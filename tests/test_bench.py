@@ -1,13 +1,11 @@
-"""The benchmark: that it times what it says, holds results together first, and reports what it could not do."""
+"""The benchmark: that it times what it says, checks results first, and reports what it could not do."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import platform
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,104 +15,142 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import stm
-from stg_np.bench import profile, suite
-from stg_np.bench.cases import LayerCase, StepCase, case_from
-from stg_np.bench.floor import layer_floor
+from stg_np.bench import machine, suite, tables
+from stg_np.bench.cases import Case, ConvCase, LayerCase, StepCase, from_json, to_json
+from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
+from stg_np.bench.floor import layer_floor, product_rate
 from stg_np.bench.growth import FITTED, Point, cost, exponent
-from stg_np.bench.remote import (
-    BenchError,
-    Remote,
-    Setup,
-    alone,
-    largest_difference,
-    prepared,
-    ratio,
-    results_of,
-    spread,
-)
-from stg_np.bench.subjects import OURS, PEERS, build_ours, build_peer
+from stg_np.bench.ours import exact
+from stg_np.bench.remote import BenchError, Remote, alone, exact_results, prepared, results_of
+from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, build
 from stg_np.cli import main
 
-ROOT = Path(__file__).parent.parent
-LAYER, STEP = LayerCase(4, 5, 3, 2), StepCase("digits", 3)
+LAYER, STEP, CONV = LayerCase(4, 5, 3, 2), StepCase("digits", 3), ConvCase(3, 6, 2, 5)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stg_np", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+# --- the command ---------------------------------------------------------------------------------------------
 
 
-def test_the_whole_command_writes_tables_numbers_and_pictures(tmp_path: Path) -> None:
-    done = run("--quick", "--workers", "2", "--peers", "none", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    names = {"speed.md", "speed.json", "speed.png", "growth.md", "growth.json", "growth.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
-    assert done.stdout == (tmp_path / "speed.md").read_text("utf-8") + "\n" + (tmp_path / "growth.md").read_text(
-        "utf-8"
-    )
+def test_the_whole_command_writes_tables_numbers_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--quick", "--workers", "2", "--peers", "columns", "--out", str(tmp_path)]) == 0
+    names = ["conv.json", "conv.md", "growth.json", "growth.md", "growth.png", "speed.json", "speed.md", "speed.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    texts = [(tmp_path / f"{name}.md").read_text("utf-8") for name in ("speed", "conv", "growth")]
+    assert capsys.readouterr().out == "\n".join(texts)
+    assert all(f"NumPy {np.__version__}" in text and "`stg-np bench --workers 2" in text for text in texts)
+    assert str(tmp_path) not in "".join(texts)
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
-    speed = json.loads((tmp_path / "speed.json").read_text("utf-8"))
-    assert speed["command"].startswith("stg-np bench --workers 2")
-    assert speed["machine"]["numpy"] == np.__version__
-    for row in [*speed["layer"], *speed["step"], *speed["workers"]]:
+    speed, conv = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("speed", "conv"))
+    for row in (*speed["layer"], *speed["step"], *conv["conv"]):
+        assert row["subjects"][OURS]["error"] < 1e-4
+    for row in (*speed["layer"], *speed["step"], *speed["workers"], *conv["conv"]):
         for subject in row["subjects"].values():
             assert 0 < subject["seconds"]["min"] <= subject["seconds"]["median"] <= subject["seconds"]["max"]
     assert [list(row["subjects"]) for row in speed["workers"]] == 3 * [
         ["2 workers", "1 worker", "1 worker, 2 BLAS threads"]
     ]
+    assert [row["subjects"][OURS]["timed"] for row in conv["conv"]] == ["winograd", "columns"]
+    assert [row["subjects"]["columns"]["timed"] for row in conv["conv"]] == ["columns", "columns"]
 
 
-def test_json_goes_to_stdout_and_an_absent_peer_gets_a_note(
+def test_json_goes_to_stdout_and_an_absent_package_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suite, "installed", lambda name: False)
-    options = ["--quick", "--workers", "1", "--only", "step", "--peers", "torch-eager", "--json"]
+    options = ["--quick", "--workers", "1", "--only", "step", "--peers", "torch-eager,jax-scan", "--json"]
     assert main(["bench", *options]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["step"][0]["subjects"]["torch-eager"] == {"note": "torch is not installed"}
-    assert report["machine"]["absent"] == ["torch"]
     assert report.keys() == {"command", "machine", "step"}
+    assert list(report["step"][0]["subjects"]) == [OURS]
+    assert report["machine"]["torch"] == "not installed: left out"
+    assert "jax" not in report["machine"]  # it has nothing to do with a step
 
 
 def test_an_unknown_peer_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--peers", "keras"]) == 2
-    assert "keras is unknown: use some of torch-lstm" in capsys.readouterr().err
+    assert "keras is unknown: use some of columns, torch-lstm" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("case", [LAYER, STEP])
+# --- what is timed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [LAYER, STEP, CONV])
 def test_a_case_survives_the_way_to_its_process_and_draws_the_same_there(case: Any) -> None:
-    assert case_from(json.loads(json.dumps(case._asdict()))) == case
+    assert from_json(json.loads(json.dumps(to_json(case)))) == case
     for first, second in zip(case.draw()[:2], case.draw()[:2]):
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 7])
-def test_our_layer_is_the_plain_layer_however_many_workers_share_it(workers: int) -> None:
-    with ExitStack() as until:
-        subject = build_ours(LAYER, workers, 1, until)
-        got = subject.results(subject.run())
-    x, dy, params = LAYER.draw()
-    nothing = np.zeros((LAYER.B, LAYER.H), np.float32)
-    (y, _), cache = stm.stm_forward(x, nothing, params)
-    dx, _, grads = stm.stm_backward(dy, nothing, cache, params)
-    assert largest_difference(got, {"y": y, "dx": dx, "dW": grads.W, "db": grads.b})[1] < 1e-5
+def error_of(name: str, case: Case, workers: int = 1) -> float:
+    subject = build(Setup(name, workers), case)
+    try:
+        return checked_error(subject.results(subject.run()), exact(case))
+    finally:
+        subject.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(OURS, LAYER), (OURS, STEP), (OURS, CONV), (OURS, ConvCase(8, 8, 8, 9)), ("columns", CONV)]
+)
+def test_what_is_timed_is_right_however_many_workers_share_it(name: str, case: Case) -> None:
+    for workers in (1, 2, 7):
+        assert error_of(name, case, workers) < 1e-5
+
+
+def test_the_layer_is_timed_as_a_model_runs_it() -> None:
+    subject = build(Setup(OURS, 1), LAYER)
+    subject.close()
+    assert subject.timed == "stg_np.fast.layer"
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        (name, case)
+        for name in PEERS
+        for case in (LAYER, STEP, CONV)
+        if case.kind in SUBJECTS[name].builders and SUBJECTS[name].same and "compile" not in name
+    ],
+)
+def test_a_peer_computes_the_same(name: str, case: Case) -> None:
+    pytest.importorskip(SUBJECTS[name].package)
+    assert error_of(name, case) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tanh_candidate": False},
+        {"tanh_candidate": False, "diagonal": True},
+        {"pool": "last"},
+        {"bidirectional": False},
+    ],
+)
+def test_pytorch_computes_the_same_network(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    model = replace(STEP.model(), width=8, **changes)
+    monkeypatch.setattr(StepCase, "model", lambda case: model)
+    assert error_of("torch-eager", STEP) < 1e-5
+
+
+# --- processes that are asked --------------------------------------------------------------------------------
 
 
 def test_results_cross_the_border_of_the_process() -> None:
-    with Remote(Setup(OURS, 2)) as remote, ExitStack() as until:
-        assert prepared(remote, STEP, 60) > 0
-        subject = build_ours(STEP, 2, 1, until)
-        assert largest_difference(results_of(remote), subject.results(subject.run()))[1] < 1e-6
+    with Remote(Setup(OURS, 2)) as remote:
+        assert prepared(remote, CONV)["seconds"] > 0
+        assert checked_error(results_of(remote), exact_results(remote, CONV)) < 1e-5
 
 
 def test_a_process_that_is_late_ends_and_another_takes_its_place() -> None:
     with Remote(Setup(OURS, 1)) as remote:
         with pytest.raises(BenchError, match="took longer than 0 s"):
-            remote.ask("prepare", limit=0.01, case=LAYER._asdict())
+            prepared(remote, LAYER, 0.01)
         with pytest.raises(BenchError, match="nothing has been prepared"):
             remote.ask("turn", seconds=0.0)
-        assert prepared(remote, LAYER, 60) > 0
+        assert prepared(remote, LAYER)["timed"] == "stg_np.fast.layer"
         assert len(remote.ask("turn", seconds=0.0)["seconds"]) == 1
         assert remote.process is not None
         remote.process.kill()
@@ -129,14 +165,14 @@ def test_while_one_is_timed_the_others_are_held() -> None:
         return Path(f"/proc/{remote.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
     def soon(condition: Callable[[], bool]) -> bool:  # a signal arrives when the process is next scheduled
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.005)
         return condition()
 
     with Remote(Setup(OURS, 1)) as one, Remote(Setup(OURS, 1)) as other, Remote(Setup(OURS, 1)) as never_started:
         for remote in (one, other):
-            prepared(remote, LAYER, 60)
+            prepared(remote, LAYER)
         with alone(one, [one, other, never_started]):
             assert len(one.ask("turn", seconds=0.0)["seconds"]) == 1
             assert soon(lambda: is_held(other))
@@ -147,62 +183,75 @@ def test_while_one_is_timed_the_others_are_held() -> None:
 
 def test_a_process_that_cannot_begin_says_why() -> None:
     with Remote(Setup("nobody", 1)) as remote, pytest.raises(BenchError, match="KeyError: 'nobody'"):
-        prepared(remote, LAYER, 60)
+        prepared(remote, LAYER)
 
 
-class Answers:
-    """A peer's process, as far as :func:`suite.prepare_peer` asks it."""
+class Actor(Remote):
+    """Plays a process: how long it takes to prepare, and what it answers."""
 
-    def __init__(self, arrays: dict[str, Any], seconds: float = 1.0) -> None:
-        self.arrays, self.seconds = arrays, seconds
+    def __init__(self, arrays: dict[str, Any], prepare_seconds: float = 1.0, turn_seconds: float = 1.0) -> None:
+        super().__init__(Setup(OURS, 1))
+        self.arrays, self.prepare_seconds, self.turn_seconds = arrays, prepare_seconds, turn_seconds
 
-    def ask(self, do: str, **request: Any) -> dict[str, float]:
-        if do == "results":
+    def ask(self, do: str, *, limit: float = 600.0, **request: Any) -> dict[str, Any]:
+        if do in ("results", "exact"):
             np.savez(request["path"], **self.arrays)
-        elif self.seconds > request["limit"]:
+        if do == "prepare" and self.prepare_seconds > limit:
             raise BenchError("took longer")
-        return {"seconds": self.seconds}
+        if do == "turn":
+            return {"seconds": [self.turn_seconds]}
+        return {"seconds": self.prepare_seconds, "timed": "a play"}
 
 
-def prepare(name: str, case: Any, remote: Answers, ours: dict[str, Any], compiled: dict[int, float]) -> dict[str, Any]:
-    return suite.prepare_peer(name, remote, case, ours, 300.0, compiled)  # type: ignore[arg-type]
+def play(actors: dict[str, Any], case: Case = LAYER, patience: suite.Patience | None = None) -> dict[str, Any]:
+    names = [name for name in actors if name != OURS]
+    return suite.side_by_side(case, names, suite.Options(1), actors, patience or suite.Patience(300.0))
 
 
-def test_a_peer_with_other_results_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "installed", lambda name: True)
-    ours = {"y": np.array([1.0, -4.0]), "dx": np.array([2.0])}
-    close, far = ours | {"y": np.array([1.00003, -4.0])}, ours | {"y": np.array([1.0001, -4.0])}
-    found = prepare("jax-scan", LAYER, Answers(close), ours, {})
-    assert found["difference"] == pytest.approx(0.75e-5)
-    with pytest.raises(BenchError, match=r"not timed: its y differs from ours by 2\.5e-05") as caught:
-        prepare("jax-scan", LAYER, Answers(far), ours, {})
-    row = {"label": "a layer", "subjects": {"jax-scan": {"note": str(caught.value)}}}
-    assert suite.failures({"layer": [row]}) == [f"a layer, jax-scan: {caught.value}"]
+def test_who_is_wrong_is_not_timed() -> None:
+    right = {"y": np.array([1.0, -4.0]), "dx": np.array([2.0])}
+    close, far = right | {"y": np.array([1.0001, -4.0])}, right | {"y": np.array([1.002, -4.0])}
+    row = play({OURS: Actor(right), "torch-eager": Actor(close, turn_seconds=3.0), "jax-scan": Actor(far)})
+    assert row["subjects"]["torch-eager"]["error"] == pytest.approx(2.5e-5)
+    assert row["subjects"]["torch-eager"]["ratio"]["median"] == 3
+    assert "seconds" not in row["subjects"]["jax-scan"]
+    assert suite.failures({"layer": [row]}) == [
+        "(4, 5, 3, 2), jax-scan: its y is wrong by 5.0e-04 of the largest entry"
+    ]
 
 
-def test_what_would_compile_too_long_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite, "installed", lambda name: True)
-    compiled: dict[int, float] = {}
-    ours = {"y": np.ones(1)}
-    prepare("torch-compile", LAYER._replace(T=32), Answers(ours, 100.0), ours, compiled)
-    assert compiled == {32: 100.0}
-    with pytest.raises(BenchError, match="not tried: 32 steps took 100 s"):
-        prepare("torch-compile", LAYER._replace(T=1024), Answers(ours), ours, compiled)
+def test_without_ours_there_is_nothing_to_compare() -> None:
     with pytest.raises(BenchError, match="took longer"):
-        prepare("torch-compile", LAYER._replace(T=64), Answers(ours, 301.0), ours, compiled)
-    with pytest.raises(BenchError, match="not tried"):
-        prepare("torch-compile", LAYER._replace(T=64), Answers(ours), ours, compiled)
-    prepare("torch-compile-16", LAYER._replace(T=1024), Answers(ours), ours, compiled)
+        play({OURS: Actor({"y": np.ones(1)}, prepare_seconds=1e9)})
 
 
-def test_differences_are_parts_of_the_largest_entry() -> None:
-    expected = {"a": np.array([100.0, 1.0]), "b": np.array([1.0])}
-    assert largest_difference({"a": np.array([100.0, 2.0]), "b": np.array([1.001])}, expected) == ("a", 0.01)
-    worst, difference = largest_difference({"a": expected["a"], "b": np.array([np.nan])}, expected)
-    assert worst == "b"
-    assert np.isnan(difference)
-    with pytest.raises(BenchError, match="shapes"):
-        largest_difference({"a": np.zeros(3), "b": np.zeros(1)}, expected)
+def test_what_would_compile_too_long_is_not_tried() -> None:
+    right = {"y": np.ones(1)}
+    patience = suite.Patience(300.0)
+
+    def compiled(steps: int, seconds: float, name: str = "torch-compile") -> Any:
+        actors = {OURS: Actor(right), name: Actor(right, prepare_seconds=seconds)}
+        return play(actors, replace(LAYER, T=steps), patience)["subjects"][name].get("note")
+
+    assert compiled(32, 100.0) is None
+    assert compiled(1024, 0.0) == "not tried: 32 steps took 100 s to compile, and these are 1024"
+    assert compiled(64, 301.0) == "took longer"
+    assert compiled(65, 0.0) == "not tried: 64 steps took 300 s to compile, and these are 65"
+    assert compiled(1024, 0.0, "torch-compile-16") is None
+
+
+# --- figures -------------------------------------------------------------------------------------------------
+
+
+def test_an_error_is_a_part_of_the_largest_entry_of_its_array() -> None:
+    right = {"a": np.array([100.0, 1.0]), "b": np.array([1.0])}
+    assert checked_error({"a": np.array([100.0, 1.002]), "b": np.array([1.0])}, right) == pytest.approx(2e-5)
+    with pytest.raises(WrongResults, match="its b is wrong by nan"):
+        checked_error(right | {"b": np.array([np.nan])}, right)
+    with pytest.raises(WrongResults, match="shapes"):
+        checked_error({"a": np.zeros(3), "b": np.zeros(1)}, right)
+    with pytest.raises(WrongResults, match="shapes"):
+        checked_error({"a": right["a"]}, right)
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=9))
@@ -230,24 +279,12 @@ def test_the_floor_counts_products_and_bytes() -> None:
     assert found["multiply_adds"] == 12 * 8 * 16 * 5 * 12
     assert found["bytes"] == 4 * 8 * 16 * (3 * 5 + 12 * 12)
     assert found["seconds"] == pytest.approx(sum(found["product_seconds"].values()) + found["memory_seconds"])
+    assert product_rate(2, 16) > 0
 
 
-def test_every_phase_has_lines_in_the_fast_path() -> None:
-    found = profile.phases_of("stg_np.fast.walks")
-    assert set(found.values()) == set(profile.PHASES) - {"outside"}
-    for line, name in found.items():
-        text = profile.text("stg_np.fast.walks", line)
-        assert "np.tanh(" not in text or name == "gates"
-        assert "dW +=" not in text or name == "weight gradient"
-
-
-def test_a_profile_finds_the_dear_line() -> None:
-    case = LayerCase(32, 16, 2, 512)  # hardly a product: tanh and the elementwise rest
-    with ExitStack() as until:
-        found = profile.sample(build_ours(case, 2, 1, until).run, 0.3)
-    assert found["samples"] > 10
-    assert sum(found["phases"].values()) == pytest.approx(1)
-    assert found["phases"]["gates"] > found["phases"]["input gradient"]
+def test_flops_are_those_of_the_definition() -> None:
+    assert LayerCase(2, 3, 5, 7).flops == 3 * 2 * (2 * 3) * 5 * (4 * 7)
+    assert ConvCase(2, 3, 5, 7).flops == 3 * 2 * (2 * 3 * 3) * (9 * 5) * 7
 
 
 def test_the_bytes_on_a_gpu_are_those_of_kernels_and_products() -> None:
@@ -258,30 +295,52 @@ def test_the_bytes_on_a_gpu_are_those_of_kernels_and_products() -> None:
     assert needed_bytes(LayerCase(2, 3, 5, 7)) == sum(traffic_bytes(2, 3, 7, np.float32)) + products
 
 
-@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.same and "compile" not in name])
-def test_a_peer_computes_the_same_layer(name: str) -> None:
-    pytest.importorskip(PEERS[name].package)
-    assert_equal_to_ours(name, LAYER)
+# --- result files --------------------------------------------------------------------------------------------
+
+
+def test_a_table_keeps_its_columns() -> None:
+    assert tables.table(("a", "b"), [(1, "x | y"), ("two\nlines", "")]) == (
+        "| a | b |\n| --- | --- |\n| 1 | x \\| y |\n| two lines |  |"
+    )
+    assert tables.table(("a", "b"), []) == ""
+    with pytest.raises(ValueError, match="needs 2 cells: a, b"):
+        tables.table(("a", "b"), [(1,)])
+
+
+def test_a_document_leaves_out_what_is_empty() -> None:
+    text = tables.document("Title", "command", "", tables.section("Part", "text"), tables.section("None", ""))
+    assert text == "# Title\n\n`command`\n\n## Part\n\ntext\n"
+    assert tables.facts_list({"a": 1, "b": "", "c": 0}) == "* a: 1\n* c: 0"
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"tanh_candidate": False},
-        {"tanh_candidate": False, "diagonal": True},
-        {"pool": "last"},
-        {"bidirectional": False},
-    ],
+    ("seconds", "shown"), [(1.23456, "1,235"), (0.9994, "999"), (0.99951, "1,000"), (0.0123456, "12.3"), (1e-5, "0.01")]
 )
-def test_pytorch_computes_the_same_network(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    model = replace(STEP.model(), width=8, **changes)
-    monkeypatch.setattr(StepCase, "model", lambda case: model)
-    assert_equal_to_ours("torch-eager", STEP)
+def test_milliseconds_have_three_digits(seconds: float, shown: str) -> None:
+    assert tables.milliseconds(seconds) == shown
 
 
-def assert_equal_to_ours(name: str, case: Any) -> None:
-    with ExitStack() as until:
-        ours, theirs = build_ours(case, 1, 1, until), build_peer(name, case, 1)
-        assert largest_difference(theirs.results(theirs.run()), ours.results(ours.run()))[1] < 1e-5
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for number, (level, size) in enumerate([("1", "32K"), ("2", "512K"), ("3", "32768K")]):
+        (tmp_path / f"index{number}").mkdir()
+        (tmp_path / f"index{number}" / "level").write_text(level + "\n", "ascii")
+        (tmp_path / f"index{number}" / "size").write_text(size + "\n", "ascii")
+    monkeypatch.setattr(machine, "CACHES", tmp_path)
+    return tmp_path
+
+
+def test_a_machine_is_described_by_what_makes_it_fast(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    facts = machine.describe()
+    assert facts["caches"] == "L2 512 KiB, L3 32 MiB"
+    assert "tanh" in facts["NumPy's float32 kernels"]
+    assert facts["BLAS of NumPy"].endswith("(OPENBLAS_CORETYPE=Haswell)")
+    text = tables.facts_list(facts)
+    assert platform.node() not in text
+    assert str(Path.home()) not in text
+
+
+def test_what_the_system_does_not_tell_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CACHES", tmp_path / "nowhere")
+    assert machine.describe()["caches"] == "unknown"

@@ -1,19 +1,21 @@
-"""What is timed: one layer of given sizes, or a whole training step of a preset; both know their random data.
+"""What is timed: a layer, a training step of a preset, or a convolution; each draws its own random data.
 
-B batch, T steps, D input features, H memory width. The data follow from the seed alone, so that processes which never
+B batch, T steps, D input features, H memory width. The data follow from the seed alone, so processes that never
 exchange an array work on the same numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.data import SOURCES
 from stg_np.models.stg import STG
+from stg_np.ops.conv import ConvParams
 from stg_np.params import Params, State
 from stg_np.presets import PRESETS
 from stg_np.stm import STMParams, init_stm
@@ -21,9 +23,11 @@ from stg_np.stm import STMParams, init_stm
 SEED = 0
 
 
-class LayerCase(NamedTuple):
-    """Forward and backward of one input-only STM layer with full gates, float32."""
+@dataclass(frozen=True)
+class LayerCase:
+    """Forward and backward of one STM layer in one direction, input-only form, full gates, float32."""
 
+    kind: ClassVar[str] = "layer"
     B: int
     T: int
     D: int
@@ -34,6 +38,11 @@ class LayerCase(NamedTuple):
         """For tables."""
         return f"({self.B}, {self.T}, {self.D}, {self.H})"
 
+    @property
+    def flops(self) -> int:
+        """Of the products x W, da Wᵀ and xᵀ da; a multiplication and an addition count as two."""
+        return 3 * 2 * self.B * self.T * self.D * 4 * self.H
+
     def draw(self) -> tuple[Array, Array, STMParams]:
         """x (B, T, D), dy (B, T, H), and the parameters."""
         rng = np.random.default_rng(SEED)
@@ -43,9 +52,11 @@ class LayerCase(NamedTuple):
         return x, dy, STMParams(params.W.astype(np.float32), params.b.astype(np.float32))
 
 
-class StepCase(NamedTuple):
+@dataclass(frozen=True)
+class StepCase:
     """Forward, loss and backward of a preset's network, float32; ``batch`` 0 is the preset's."""
 
+    kind: ClassVar[str] = "step"
     preset: str
     batch: int = 0
 
@@ -83,20 +94,67 @@ class StepCase(NamedTuple):
         return x, rng.integers(0, model.classes, self.size), params, state
 
 
-Case: TypeAlias = LayerCase | StepCase
+@dataclass(frozen=True)
+class ConvCase:
+    """Forward and backward of a 3×3 convolution on maps of side × side pixels, channels last, float32."""
+
+    kind: ClassVar[str] = "conv"
+    B: int
+    side: int
+    C_in: int
+    C_out: int
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        return f"{self.C_in} → {self.C_out} channels, {self.side}×{self.side}, batch {self.B}"
+
+    @property
+    def flops(self) -> int:
+        """Of the definition, for y, dx and dW; a multiplication and an addition count as two."""
+        return 3 * 2 * 9 * self.B * self.side**2 * self.C_in * self.C_out
+
+    def draw(self) -> tuple[Array, Array, ConvParams]:
+        """x (B, side, side, C_in), dy (B, side, side, C_out), and the parameters."""
+        rng = np.random.default_rng(SEED)
+        x = rng.standard_normal((self.B, self.side, self.side, self.C_in), np.float32)
+        dy = rng.standard_normal((self.B, self.side, self.side, self.C_out), np.float32)
+        W = rng.standard_normal((3, 3, self.C_in, self.C_out), np.float32) / np.float32(3 * self.C_in**0.5)
+        return x, dy, ConvParams(W, rng.standard_normal(self.C_out, np.float32))
 
 
-def case_from(fields: dict[str, Any]) -> Case:
-    """The case with these fields, as ``case._asdict()`` gave them."""
-    return StepCase(**fields) if "preset" in fields else LayerCase(**fields)
+Case: TypeAlias = LayerCase | StepCase | ConvCase
+KINDS: dict[str, type[LayerCase] | type[StepCase] | type[ConvCase]] = {
+    case.kind: case for case in (LayerCase, StepCase, ConvCase)
+}
 
 
-LAYERS = (
-    LayerCase(64, 32, 96, 256),
-    LayerCase(64, 64, 128, 128),
-    LayerCase(64, 1024, 3, 128),
-    LayerCase(64, 1024, 64, 64),
-)
-STEPS = tuple(StepCase(name) for name in PRESETS)
-QUICK_LAYERS = (LayerCase(4, 8, 12, 16), LayerCase(4, 32, 3, 16))
-QUICK_STEPS = (StepCase("digits", 8),)
+def to_json(case: Case) -> dict[str, Any]:
+    """The case as plain values, for another process or a file."""
+    return {"kind": case.kind, **asdict(case)}
+
+
+def from_json(fields: Mapping[str, Any]) -> Case:
+    """The case that :func:`to_json` wrote."""
+    values = dict(fields)
+    return KINDS[values.pop("kind")](**values)
+
+
+SIZES: dict[str, Sequence[Case]] = {
+    "layer": (
+        LayerCase(64, 32, 96, 256),
+        LayerCase(64, 64, 128, 128),
+        LayerCase(64, 1024, 3, 128),
+        LayerCase(64, 1024, 64, 64),
+    ),
+    "step": tuple(StepCase(name) for name in PRESETS),
+    "conv": (ConvCase(64, 32, 64, 64), ConvCase(64, 16, 128, 128), ConvCase(64, 8, 256, 256), ConvCase(64, 32, 3, 64)),
+}
+"""What is measured, by kind."""
+
+QUICK_SIZES: dict[str, Sequence[Case]] = {
+    "layer": (LayerCase(4, 8, 12, 16), LayerCase(4, 32, 3, 16)),
+    "step": (StepCase("digits", 8),),
+    "conv": (ConvCase(2, 16, 16, 16), ConvCase(2, 8, 3, 16)),
+}
+"""Sizes that only show that everything runs."""

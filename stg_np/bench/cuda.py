@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import array_module, synchronize, to_device
-from stg_np.bench.cases import LayerCase
+from stg_np.bench.cases import Case, LayerCase, to_json
 from stg_np.models.stg import stm_pair
 from stg_np.stm import STMParams
 
 REPEATS = 20
 
 
-def cuda_section(layers: Sequence[LayerCase]) -> dict[str, Any]:
+def cuda_section(layers: Sequence[Case]) -> dict[str, Any]:
     """Ceilings of the device, and each layer's forward and backward.
 
     ``bytes`` is what the scan's kernels must move (:func:`stg_np.fast.cuda.traffic_bytes`) and what the three products
@@ -32,7 +32,7 @@ def cuda_section(layers: Sequence[LayerCase]) -> dict[str, Any]:
         "device": properties["name"].decode(),
         "cupy": xp.__version__,
         "ceilings": ceilings(xp),
-        "layers": [layer_row(xp, case) for case in layers],
+        "layers": [layer_row(xp, case) for case in layers if isinstance(case, LayerCase)],
     }
 
 
@@ -59,15 +59,14 @@ def layer_row(xp: Any, case: LayerCase) -> dict[str, Any]:
         _, cache = forward_backward[0](x, nothing, params)
         forward_backward[1](dy, nothing, cache, params)
 
-    seconds = seconds_of(run, x)
-    moved, flops = needed_bytes(case), 24 * case.B * case.T * case.D * case.H
+    seconds, moved = seconds_of(run, x), needed_bytes(case)
     return {
-        "case": case._asdict(),
+        "case": to_json(case),
         "label": case.label,
         "seconds": seconds,
         "bytes": moved,
         "gigabytes_per_second": 1e-9 * moved / seconds,
-        "gflops": 1e-9 * flops / seconds,
+        "gflops": 1e-9 * case.flops / seconds,
     }
 
 

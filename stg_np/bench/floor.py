@@ -47,6 +47,13 @@ def layer_floor(case: LayerCase, workers: int) -> dict[str, Any]:
     }
 
 
+def product_rate(workers: int, n: int = 1024) -> float:
+    """GFLOP/s of large float32 products, one on each worker: what a layer's products could reach at best."""
+    with Threads(workers) as pool:
+        jobs = [product((n, n), (n, n), n) for _ in range(pool.count)]
+        return 2e-9 * n**3 * len(jobs) / quickest(pool, jobs, 1)
+
+
 def product(left: tuple[int, int], right: tuple[int, int], out_rows: int) -> Callable[[], Any]:
     """A matrix product on arrays of its own."""
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The driver's side: processes that are asked in turns, what they answer, and statistics of it."""
+"""The driver's side of the harness: processes that are asked in turns, all others stopped meanwhile."""
 
 from __future__ import annotations
 
@@ -11,31 +11,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.bench.cases import Case
-
-TOLERANCE = 1e-5
-"""Largest difference of two results, as a part of the largest entry."""
+from stg_np.bench.cases import Case, to_json
+from stg_np.bench.subjects import Setup
 
 
 class BenchError(RuntimeError):
     """A process could not do what it was asked; the message says what it said."""
-
-
-class Setup(NamedTuple):
-    """Which subject, on how many threads."""
-
-    name: str
-    workers: int
-    blas_threads: int = 1
 
 
 class Remote:
@@ -75,7 +65,7 @@ class Remote:
 
     def start(self) -> None:
         """Start the process, and a thread that collects its answers (the only way to wait with a limit anywhere)."""
-        threads = str(self.setup.workers * self.setup.blas_threads)
+        threads = str(self.setup.threads)
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
@@ -157,43 +147,25 @@ def timed_in_turns(
     return times
 
 
+def prepared(remote: Remote, case: Case, limit: float = 600.0) -> dict[str, Any]:
+    """Have the case built and run once: the ``seconds`` that took, and what will be ``timed``."""
+    return remote.ask("prepare", case=to_json(case), limit=limit)
+
+
 def results_of(remote: Remote) -> dict[str, Array]:
     """What a run of the prepared case gives, by name."""
+    return arrays_from(remote, "results")
+
+
+def exact_results(remote: Remote, case: Case) -> dict[str, Array]:
+    """What the case should give, by name: the plain path in float64."""
+    return arrays_from(remote, "exact", case=to_json(case))
+
+
+def arrays_from(remote: Remote, do: str, **request: Any) -> dict[str, Array]:
+    """The answer to a request that is answered in a file."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "results.npz")
-        remote.ask("results", path=str(path))
+        path = Path(folder, "arrays.npz")
+        remote.ask(do, path=str(path), **request)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-
-
-def largest_difference(got: Mapping[str, Array], expected: Mapping[str, Array]) -> tuple[str, float]:
-    """The array that differs most, and by what part of the largest entry expected there.
-
-    Raises:
-        BenchError: if the arrays are not of the same names and shapes.
-    """
-    shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (got, expected)]
-    if shapes[0] != shapes[1]:
-        raise BenchError(f"its results have the shapes {shapes[0]}, ours {shapes[1]}")
-    parts = {
-        name: float(np.abs(got[name] - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-30))
-        for name in expected
-    }
-    worst = max(parts, key=lambda name: parts[name] if parts[name] == parts[name] else np.inf)  # NaN is worst
-    return worst, parts[worst]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles and range."""
-    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-    return {"median": median(values), "low": low, "high": high, "min": min(values), "max": max(values)}
-
-
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """How many times longer they take: the ratio of the medians, and the spread of the ratios of each round."""
-    return spread([a / b for a, b in zip(theirs, ours)]) | {"median": median(theirs) / median(ours)}
-
-
-def prepared(remote: Remote, case: Case, limit: float) -> float:
-    """Have the case built and run once; the seconds that took."""
-    return float(remote.ask("prepare", case=case._asdict(), limit=limit)["seconds"])

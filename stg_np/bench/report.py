@@ -1,21 +1,32 @@
-"""The measurements for people: markdown tables and pictures (PNG bytes)."""
+"""The measurements for people: result files in Markdown, and pictures (PNG bytes)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from stg_np.bench.growth import FITTED
-from stg_np.bench.profile import PHASES
-from stg_np.bench.subjects import OURS, PEERS
+from stg_np.bench.subjects import OURS, SUBJECTS
+from stg_np.bench.tables import document, facts_list, milliseconds, section, table, with_range
 from stg_np.runs.plots import png
 
 HOW = (
-    "Float32; forward and backward, with the gradients of the input (layer) and of all parameters. Everybody runs in a "
-    "process of its own on the same number of threads and takes turns (A B C A B C …), while the other processes are "
-    "stopped; a time is the median over the turns, in brackets the quartiles. A ratio is their median over ours, in "
-    "brackets the range over the rounds: above 1, ours is quicker."
+    "Float32, forward and backward. Everybody runs in a process of its own on the same number of threads and takes "
+    "turns (A B C A B C …), while the other processes are stopped. A time is the median over the turns, in brackets "
+    "the quartiles. A ratio is a median over that of the first, in brackets the range over the rounds: above 1, the "
+    "first is quicker. Before anything is timed, the results are compared with the plain path in float64; an error is "
+    "the largest difference, as a part of the largest entry."
+)
+LAYER = (
+    "One layer in one direction, with the gradients of its input and its parameters. stg_np runs what a model calls: "
+    "`layer_forward` and `layer_backward` of {timed}."
+)
+STEP = "Forward, loss and the gradients of all parameters; stg_np runs `loss_and_grad` of {timed}."
+CONV = (
+    "3×3, zeros around the picture, channels last, with the gradients of input, kernel and bias. GFLOP/s are those of "
+    "the definition: Winograd's way needs fewer multiplications and can be above a product of 1024×1024 matrices, "
+    "which reached {product} GFLOP/s here."
 )
 FLOOR = (
     "The floor is the three matrix products at the rate measured at their shapes, plus the bytes that must be moved at "
@@ -23,130 +34,163 @@ FLOOR = (
 )
 
 
-def speed_markdown(report: Mapping[str, Any], command: str) -> str:
-    """All sections but growth."""
-    lines = ["# Speed", "", f"`{command}`", "", *machine_lines(report["machine"]), "", HOW]
-    for section, title in (("layer", "One layer, (B, T, D, H)"), ("step", "A training step without the optimizer")):
-        if section in report:
-            lines += ["", f"## {title}", "", *beside_peers(report[section])]
-    if "layer" in report:
-        lines += ["", "## The floor", "", FLOOR, "", *floor_table(report["layer"])]
-        lines += ["", "## Where the time goes", "", *profile_table(report["layer"])]
-    if report.get("workers"):
-        lines += ["", "## Workers", "", *beside_peers(report["workers"])]
-    if "cuda" in report:
-        lines += ["", "## On the GPU", "", *cuda_table(report["cuda"])]
-    return "\n".join(lines) + "\n"
+class ResultFile(NamedTuple):
+    """What a file shows: the sections of a report, as a document and perhaps as a picture."""
+
+    sections: tuple[str, ...]
+    text: Callable[[Mapping[str, Any]], str]
+    picture: Callable[[Mapping[str, Any]], bytes] | None = None
 
 
-def machine_lines(machine: Mapping[str, Any]) -> list[str]:
-    """The facts as a list."""
-    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in machine.items()}
-    return [f"* {name}: {value}" for name, value in shown.items() if value != ""]
+def speed_text(report: Mapping[str, Any]) -> str:
+    """Layer, step and workers beside the peers, and a GPU beside its limits."""
+    layers, steps = report.get("layer", ()), report.get("step", ())
+    return document(
+        "Speed", report["command"], facts_list(report["machine"]), HOW,
+        section("One layer, (B, T, D, H)", LAYER.format(timed=timed(layers)), peers_table(layers)) if layers else "",
+        section("A training step", STEP.format(timed=timed(steps)), peers_table(steps)) if steps else "",
+        section("The floor", FLOOR, floor_table(layers)) if layers else "",
+        section("Workers", peers_table(report.get("workers", ()))),
+        section("On the GPU", cuda_text(report["cuda"])) if "cuda" in report else "",
+    )  # fmt: skip
 
 
-def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """A markdown table; the first row is its head."""
-    head, *rest = [f"| {' | '.join(row)} |" for row in rows]
-    return [head, "|" + " --- |" * (head.count("|") - 1), *rest]
+def conv_text(report: Mapping[str, Any]) -> str:
+    """The convolution beside the peers."""
+    rows = report["conv"]
+    product = max(row["product_gflops"] for row in rows)
+    return document(
+        "Convolution", report["command"], facts_list(report["machine"]), HOW, CONV.format(product=f"{product:.0f}"),
+        *(section(row["label"], conv_table(row)) for row in rows),
+    )  # fmt: skip
+
+
+def growth_text(report: Mapping[str, Any]) -> str:
+    """Time and memory along each axis."""
+    growth = report["growth"]
+    base = ", ".join(f"{name} = {value}" for name, value in growth["base"].items())
+    how = (
+        f"Forward, loss and backward of an STG in one direction on one worker, float32; {base}, one of them varied. "
+        f"Memory is the most that is held at once. Exponents are fitted to the last {FITTED} points on log-log axes."
+    )
+    return document(
+        "How the cost of a training step grows", report["command"], facts_list(report["machine"]), how,
+        *(growth_section(axis, found) for axis, found in growth["axes"].items()),
+    )  # fmt: skip
+
+
+def growth_section(axis: str, found: Mapping[str, Any]) -> str:
+    """One axis: the exponents, and the points."""
+    powers = found["exponents"]
+    points = zip(found["values"], found["seconds"], found["bytes"])
+    return section(
+        f"{axis}: time ∝ {axis}^{powers['seconds']:.2f}, memory ∝ {axis}^{powers['bytes']:.2f}",
+        table((axis, "ms", "MB"), ((n, milliseconds(s), f"{b / 1e6:.2f}") for n, s, b in points)),
+    )
+
+
+def timed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The modules of this package whose functions were timed."""
+    names = dict.fromkeys(row["subjects"][OURS]["timed"] for row in rows)
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def about(name: str) -> str:
     """What a subject is called in tables."""
-    return PEERS[name].about if name in PEERS else name
+    return SUBJECTS[name].about if name in SUBJECTS else name
 
 
-def ms(seconds: float) -> str:
-    """Milliseconds to three digits."""
-    milliseconds = 1e3 * seconds
-    return f"{milliseconds:.3g}" if milliseconds < 1000 else f"{milliseconds:,.0f}"
-
-
-def beside_peers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def peers_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line per case and subject."""
-    cells = [("", "who", "ms", "ratio to the first", "largest difference, setting up")]
-    for row in rows:
-        for name, subject in row["subjects"].items():
-            if "note" in subject:
-                cells.append((row["label"], about(name), "–", "–", subject["note"].replace("|", "/")))
-                continue
-            seconds, ratio = subject["seconds"], subject["ratio"]
-            notes = [f"{subject['difference']:.0e}"] if "difference" in subject else []
-            notes += [f"{subject['prepare_seconds']:.0f} s"] if subject.get("prepare_seconds", 0) >= 5 else []
-            cells.append((
-                row["label"], about(name),
-                f"**{ms(seconds['median'])}** ({ms(seconds['low'])}–{ms(seconds['high'])})",
-                f"**{ratio['median']:.2f}** ({ratio['min']:.2f}–{ratio['max']:.2f})",
-                ", ".join(notes),
-            ))  # fmt: skip
-    return table(cells)
+    return table(
+        ("", "who", "ms", "ratio to the first", "worst error", "note"),
+        (
+            (row["label"], about(name), *time_cells(subject), error_cell(subject), note_cell(subject))
+            for row in rows
+            for name, subject in row["subjects"].items()
+        ),
+    )
 
 
-def floor_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def conv_table(row: Mapping[str, Any]) -> str:
+    """One line per subject, with the rate and the way that was chosen."""
+    flops = row["flops"]
+    return table(
+        ("who", "ms", "ratio to the first", "GFLOP/s", "worst error", "way or note"),
+        (
+            (
+                about(name), *time_cells(subject),
+                f"{1e-9 * flops / subject['seconds']['median']:.0f}" if "seconds" in subject else "–",
+                error_cell(subject), subject.get("timed") or note_cell(subject),
+            )
+            for name, subject in row["subjects"].items()
+        ),
+    )  # fmt: skip
+
+
+def time_cells(subject: Mapping[str, Any]) -> tuple[str, str]:
+    """Milliseconds and ratio, or dashes where nothing was timed."""
+    if "seconds" not in subject:
+        return "–", "–"
+    seconds, ratio = subject["seconds"], subject["ratio"]
+    return (
+        with_range(*(milliseconds(seconds[key]) for key in ("median", "low", "high"))),
+        with_range(*(f"{ratio[key]:.2f}" for key in ("median", "min", "max"))),
+    )
+
+
+def error_cell(subject: Mapping[str, Any]) -> str:
+    """The error, of those who compute the same."""
+    return f"{subject['error']:.0e}" if "error" in subject else ""
+
+
+def note_cell(subject: Mapping[str, Any]) -> str:
+    """Why there is no time; or how long setting up took, if long."""
+    if "note" in subject:
+        return str(subject["note"])
+    seconds = subject.get("prepare_seconds", 0)
+    return f"{seconds:.0f} s to set up" if seconds >= 5 else ""
+
+
+def floor_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line per layer."""
-    cells = [("", "GFLOP/s x W, da Wᵀ, xᵀ da", "products ms", "GB/s", "memory ms", "floor ms", "tanh ms", "ours ms",
-              "ours / floor", "ours / (floor + tanh)")]  # fmt: skip
+    head = ("", "GFLOP/s x W, da Wᵀ, xᵀ da", "products ms", "GB/s", "memory ms", "floor ms", "tanh ms", "ours ms",
+            "ours / floor", "ours / (floor + tanh)")  # fmt: skip
+    cells = []
     for row in rows:
         floor, ours = row["floor"], row["subjects"][OURS]["seconds"]["median"]
         cells.append((
             row["label"], ", ".join(f"{rate:.0f}" for rate in floor["gflops"].values()),
-            ms(sum(floor["product_seconds"].values())), f"{floor['gigabytes_per_second']:.0f}",
-            ms(floor["memory_seconds"]), ms(floor["seconds"]), ms(floor["tanh_seconds"]), ms(ours),
-            f"**{ours / floor['seconds']:.2f}**", f"{ours / (floor['seconds'] + floor['tanh_seconds']):.2f}",
+            milliseconds(sum(floor["product_seconds"].values())), f"{floor['gigabytes_per_second']:.0f}",
+            milliseconds(floor["memory_seconds"]), milliseconds(floor["seconds"]), milliseconds(floor["tanh_seconds"]),
+            milliseconds(ours), f"**{ours / floor['seconds']:.2f}**",
+            f"{ours / (floor['seconds'] + floor['tanh_seconds']):.2f}",
         ))  # fmt: skip
-    return table(cells)
+    return table(head, cells)
 
 
-def profile_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The share of each phase per layer, and the dearest lines."""
-    cells: list[Sequence[str]] = [("", *PHASES, "page faults a run")]
-    lines = []
-    for row in rows:
-        profile = row["profile"]
-        shares = [f"{100 * profile['phases'][phase]:.0f} %" for phase in PHASES]
-        cells.append((row["label"], *shares, f"{profile['page_faults']:,.0f}"))
-        dearest = [f"{100 * line['share']:.0f} % `{line['line']}`" for line in profile["lines"][:5]]
-        lines.append(f"* {row['label']}: " + "; ".join(dearest))
-    return [*table(cells), "", "The dearest lines:", "", *lines]
-
-
-def cuda_table(cuda: Mapping[str, Any]) -> list[str]:
-    """One line per layer, with parts of the ceilings."""
+def cuda_text(cuda: Mapping[str, Any]) -> str:
+    """The ceilings of the device, and one line per layer with parts of them."""
     top = cuda["ceilings"]
-    cells = [("", "ms", "GB/s", "of a copy", "GFLOP/s", "of a product")]
-    for row in cuda["layers"]:
-        cells.append((
-            row["label"], ms(row["seconds"]),
+    ceilings = f"copy {top['gigabytes_per_second']:.0f} GB/s, float32 product {top['gflops']:.0f} GFLOP/s"
+    rows = (
+        (
+            row["label"], milliseconds(row["seconds"]),
             f"{row['gigabytes_per_second']:.0f}", f"{row['gigabytes_per_second'] / top['gigabytes_per_second']:.0%}",
             f"{row['gflops']:.0f}", f"{row['gflops'] / top['gflops']:.0%}",
-        ))  # fmt: skip
-    ceilings = f"copy {top['gigabytes_per_second']:.0f} GB/s, float32 product {top['gflops']:.0f} GFLOP/s"
-    return [f"{cuda['device']}, CuPy {cuda['cupy']}; ceilings: {ceilings}.", "", *table(cells)]
-
-
-def growth_markdown(report: Mapping[str, Any], command: str) -> str:
-    """Time and memory along each axis."""
-    growth = report["growth"]
-    base = ", ".join(f"{name} = {value}" for name, value in growth["base"].items())
-    lines = [
-        "# How the cost of a training step grows", "", f"`{command}`", "", *machine_lines(report["machine"]), "",
-        f"Forward, loss and backward of an STG in one direction on one worker, float32; {base}, one of them varied. "
-        f"Memory is the most that is held at once. Exponents are fitted to the last {FITTED} points on log-log axes.",
-    ]  # fmt: skip
-    for axis, found in growth["axes"].items():
-        powers = found["exponents"]
-        lines += ["", f"## {axis}: time ∝ {axis}^{powers['seconds']:.2f}, memory ∝ {axis}^{powers['bytes']:.2f}", ""]
-        points = zip(found["values"], found["seconds"], found["bytes"])
-        lines += table([(axis, "ms", "MB"), *((str(n), ms(s), f"{b / 1e6:.2f}") for n, s, b in points)])
-    return "\n".join(lines) + "\n"
+        )
+        for row in cuda["layers"]
+    )  # fmt: skip
+    lines = table(("", "ms", "GB/s", "of a copy", "GFLOP/s", "of a product"), rows)
+    return f"{cuda['device']}, CuPy {cuda['cupy']}; ceilings: {ceilings}.\n\n{lines}"
 
 
 def speed_png(report: Mapping[str, Any]) -> bytes:
-    """A panel of bars per layer and step: milliseconds, with quartiles; for layers the floor as a line."""
+    """A panel of bars for each case: milliseconds, with quartiles; for layers the floor as a dotted line."""
     from matplotlib.figure import Figure
 
-    rows = [*report.get("layer", []), *report.get("step", []), *report.get("workers", [])]
-    columns = min(2, len(rows))
+    rows = [row for name in ("layer", "step", "workers") for row in report.get(name, ())]
+    columns = max(1, min(2, len(rows)))
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(6.5 * columns, 2.4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -166,11 +210,11 @@ def speed_png(report: Mapping[str, Any]) -> bytes:
     return png(figure)
 
 
-def growth_png(growth: Mapping[str, Any]) -> bytes:
+def growth_png(report: Mapping[str, Any]) -> bytes:
     """Time and memory against each axis on log-log axes, with the fitted power."""
     from matplotlib.figure import Figure
 
-    axes_found = growth["axes"]
+    axes_found = report["growth"]["axes"]
     figure = Figure(figsize=(3.4 * len(axes_found), 6), layout="constrained")
     panels = figure.subplots(2, len(axes_found), squeeze=False)
     for column, (axis, found) in zip(panels.T, axes_found.items()):
@@ -184,3 +228,11 @@ def growth_png(growth: Mapping[str, Any]) -> bytes:
             panel.grid(alpha=0.3)
             panel.legend()
     return png(figure)
+
+
+FILES = {
+    "speed": ResultFile(("layer", "step", "workers", "cuda"), speed_text, speed_png),
+    "conv": ResultFile(("conv",), conv_text),
+    "growth": ResultFile(("growth",), growth_text, growth_png),
+}
+"""The result files by name."""

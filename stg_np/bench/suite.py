@@ -1,37 +1,26 @@
-"""The measurements in order, each a plain dictionary: ``layer``, ``step``, ``workers``, ``growth``, and ``cuda``."""
+"""The measurements in order, each as plain values: ``layer``, ``step``, ``conv``, ``workers`` and ``growth``.
+
+One harness for all: every subject runs in a process of its own, its results are compared with the plain path in
+float64 before it is timed, and then they take turns, all others stopped meanwhile.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import stg_np
-from stg_np.bench import cases
-from stg_np.bench.cases import Case, LayerCase
+from stg_np.bench.cases import QUICK_SIZES, SIZES, Case, ConvCase, LayerCase, to_json
+from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.growth import AXES, QUICK_AXES, Point, exponent
-from stg_np.bench.remote import (
-    TOLERANCE,
-    BenchError,
-    Remote,
-    Setup,
-    alone,
-    largest_difference,
-    prepared,
-    ratio,
-    results_of,
-    spread,
-    timed_in_turns,
-)
-from stg_np.bench.subjects import OURS, PEERS
+from stg_np.bench.machine import describe
+from stg_np.bench.remote import BenchError, Remote, alone, exact_results, prepared, results_of, timed_in_turns
+from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, installed
 from stg_np.engine import available_cores
 
-SECTIONS = ("layer", "step", "workers", "growth")
-COMPILE_LIMIT = 300.0
+COMPILE_LIMIT = 100.0
 """Seconds that a peer may take to compile one size."""
 
 
@@ -40,168 +29,168 @@ class Options:
     """What to measure: ``workers`` threads in all on every side, ``rounds`` turns of ``seconds`` each per subject."""
 
     workers: int
-    peers: tuple[str, ...]
-    quick: bool = False
+    peers: Sequence[str] = ()
     rounds: int = 7
     seconds: float = 0.3
     say: Callable[[str], None] = lambda line: None
-    compile_limit: float = COMPILE_LIMIT
-    layers: Sequence[LayerCase] = cases.LAYERS
-    steps: Sequence[cases.StepCase] = cases.STEPS
+    sizes: Mapping[str, Sequence[Case]] = field(default_factory=lambda: SIZES)
     axes: Mapping[str, Sequence[int]] = field(default_factory=lambda: AXES)
     base: Point = Point()  # noqa: RUF009 - immutable
 
 
 def make_options(workers: int | None, peers: Sequence[str] | None, quick: bool, say: Callable[[str], None]) -> Options:
-    """The options of the command line; ``peers`` None: all that are installed, with ``quick`` those that start fast."""
-    wanted = tuple(peers if peers is not None else (name for name in PEERS if not (quick and "compile" in name)))
+    """The options of the command line; ``peers`` None: all of them, with ``quick`` those that start fast."""
+    wanted = PEERS if peers is None else peers
+    everything = Options(workers or available_cores(), wanted, say=say)
     if not quick:
-        return Options(workers or available_cores(), wanted, say=say)
+        return everything
+    wanted = [name for name in wanted if peers is not None or "compile" not in name]
     return Options(
-        workers or available_cores(), wanted, quick=True, rounds=2, seconds=0.01, say=say, layers=cases.QUICK_LAYERS,
-        steps=cases.QUICK_STEPS, axes=QUICK_AXES, base=Point(T=8, B=4, H=8, L=1),
+        everything.workers, wanted, rounds=2, seconds=0.01, say=say, sizes=QUICK_SIZES, axes=QUICK_AXES,
+        base=Point(T=8, B=4, H=8, L=1),
     )  # fmt: skip
 
 
+Remotes = Mapping[str, Remote]
+
+
 def run_sections(options: Options, sections: Sequence[str]) -> dict[str, Any]:
-    """Measure; the result has ``machine`` and one entry per section."""
-    measures = {"layer": layer_section, "step": step_section, "workers": workers_section, "growth": growth_section}
+    """Measure; the result has ``machine`` and one entry per section of :data:`SECTIONS`."""
+    peers = [name for name in options.peers if SUBJECTS[name].builders.keys() & set(sections)]
     with ExitStack() as until:
-        remotes = {name: until.enter_context(Remote(Setup(name, options.workers))) for name in (OURS, *options.peers)}
-        report: dict[str, Any] = {"machine": machine(options, remotes)}
+        remotes = {
+            name: until.enter_context(Remote(Setup(name, options.workers)))
+            for name in (OURS, *filter(installed, peers))
+        }
+        report: dict[str, Any] = {"machine": facts(peers, remotes) | how_often(options)}
         for section in sections:
-            report[section] = measures[section](options, remotes)
+            report[section] = SECTIONS[section](options, remotes)
     return report
 
 
-def machine(options: Options, remotes: Mapping[str, Remote]) -> dict[str, Any]:
-    """Processor, threads, versions and BLAS of all that takes part, and what is absent."""
-    facts: dict[str, Any] = {
-        "stg_np": stg_np.__version__,
-        "processor": processor(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "cores": available_cores(),
-        "threads on every side": options.workers,
-        "turns": f"{options.rounds} of {options.seconds} s",
-        "absent": sorted({PEERS[name].package for name in options.peers if not installed(name)}),
-    }
-    asked = set()
-    for name, remote in remotes.items():
-        package = PEERS[name].package if name in PEERS else OURS
-        if package not in asked and (name == OURS or installed(name)):
-            asked.add(package)
-            facts |= remote.ask("facts")
-    return facts
+def facts(peers: Sequence[str], remotes: Remotes) -> dict[str, str]:
+    """The machine, and the packages of the peers."""
+    found = describe()
+    packages = {SUBJECTS[name].package: name for name in peers}
+    for package, name in packages.items():
+        if package != SUBJECTS[OURS].package:  # that is described already
+            found |= remotes[name].ask("facts") if name in remotes else {package: "not installed: left out"}
+    return found
 
 
-def processor() -> str:
-    """The name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def how_often(options: Options) -> dict[str, str]:
+    """How it is measured."""
+    return {"threads on every side": f"{options.workers}", "turns": f"{options.rounds} of {options.seconds} s"}
 
 
-def installed(name: str) -> bool:
-    """Whether a peer's package can be found (it is not imported here)."""
-    return importlib.util.find_spec(PEERS[name].package) is not None
-
-
-def layer_section(options: Options, remotes: Mapping[str, Remote]) -> list[dict[str, Any]]:
-    """Forward and backward of one layer beside the peers, with the floor and the profile of ours."""
+def beside_peers(kind: str, options: Options, remotes: Remotes) -> list[dict[str, Any]]:
+    """Every case of a kind, beside the peers that know it; a layer with its floor, a convolution with a product."""
+    names = [name for name in remotes if name != OURS and kind in SUBJECTS[name].builders]
+    patience = Patience(COMPILE_LIMIT)
     rows = []
-    compile_seconds: dict[int, float] = {}  # by the number of steps
-    for case in sorted(options.layers, key=lambda case: case.T):
-        names = [name for name in options.peers if PEERS[name].on_layer]
-        row = side_by_side(case, names, options, remotes, compile_seconds)
+    for case in options.sizes[kind]:
+        row = side_by_side(case, names, options, remotes, patience)
         with alone(remotes[OURS], remotes.values()):
-            row["floor"] = remotes[OURS].ask("floor", case=case._asdict())
-            row["profile"] = remotes[OURS].ask("profile", seconds=4 * options.seconds)
+            if isinstance(case, LayerCase):
+                row["floor"] = remotes[OURS].ask("floor", case=to_json(case))
+            if isinstance(case, ConvCase):
+                row |= {"flops": case.flops, "product_gflops": remotes[OURS].ask("product_rate")["gflops"]}
         rows.append(row)
-    return sorted(rows, key=lambda row: options.layers.index(LayerCase(**row["case"])))
-
-
-def step_section(options: Options, remotes: Mapping[str, Remote]) -> list[dict[str, Any]]:
-    """Forward, loss and backward of each preset's network."""
-    names = [name for name in options.peers if PEERS[name].on_step]
-    return [side_by_side(case, names, options, remotes, {}) for case in options.steps]
+    return rows
 
 
 def side_by_side(
-    case: Case, names: Sequence[str], options: Options, remotes: Mapping[str, Remote], compiled: dict[int, float]
+    case: Case, names: Sequence[str], options: Options, remotes: Remotes, patience: Patience
 ) -> dict[str, Any]:
-    """Prepare everybody, compare results, and only then time them in turns.
+    """Prepare everybody, check the results, and only then time them in turns.
 
-    Returns ``case``, ``label`` and ``subjects``: by name either ``seconds``, ``ratio`` (to ours) and ``difference``, or
+    Returns ``case``, ``label`` and ``subjects``: by name either ``seconds``, ``ratio`` (to ours) and ``error``, or
     a ``note`` that says why there is no time.
+
+    Raises:
+        BenchError: if this package itself fails.
     """
-    options.say(f"{case.label}: preparing {OURS}")
-    subjects: dict[str, dict[str, Any]] = {OURS: {"prepare_seconds": prepared(remotes[OURS], case, 600)}}
-    ours = results_of(remotes[OURS])
-    ready = {OURS: remotes[OURS]}
-    for name in names:
+    exact = exact_results(remotes[OURS], case)
+    subjects: dict[str, dict[str, Any]] = {}
+    for name in (OURS, *names):
         options.say(f"{case.label}: preparing {name}")
         try:
-            subjects[name] = prepare_peer(name, remotes[name], case, ours, options.compile_limit, compiled)
-            ready[name] = remotes[name]
+            subjects[name] = prepare(name, remotes[name], case, exact, patience)
         except BenchError as error:
-            subjects[name] = {"note": str(error)}
+            if name == OURS:
+                raise
+            subjects[name] = {"note": str(error), "wrong": isinstance(error, WrongResults)}
             remotes[name].end()  # so that what it has left does not disturb the others
+    ready = {name: remotes[name] for name, subject in subjects.items() if "note" not in subject}
+    timed(case, ready, subjects, options, remotes)
+    for name in ready:
+        remotes[name].ask("drop")
+    return row_of(case, subjects)
+
+
+def timed(
+    case: Case, ready: Remotes, subjects: dict[str, dict[str, Any]], options: Options, everybody: Remotes
+) -> None:
+    """Add the times to the subjects that are ready, and their ratios to the first."""
     options.say(f"{case.label}: timing {', '.join(ready)}")
-    times = timed_in_turns(ready, options.rounds, options.seconds)
+    times = timed_in_turns(ready, options.rounds, options.seconds, everybody.values())
+    first = times[next(iter(times))]
     for name, seconds in times.items():
-        subjects[name] |= {"seconds": spread(seconds), "ratio": ratio(seconds, times[OURS]), "rounds": seconds}
-        if name != OURS:
-            ready[name].ask("drop")
-    return {"case": case._asdict(), "label": case.label, "subjects": subjects}
+        subjects[name] |= {"seconds": spread(seconds), "ratio": ratio(seconds, first), "rounds": seconds}
 
 
-def prepare_peer(
-    name: str, remote: Remote, case: Case, ours: Mapping[str, Any], limit: float, compiled: dict[int, float]
-) -> dict[str, Any]:
-    """Prepare a peer and hold its results against ours.
+def row_of(case: Case, subjects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One row of a section."""
+    return {"case": to_json(case), "label": case.label, "subjects": subjects}
+
+
+class Patience:
+    """How long to wait for those that compile a copy of the step for every step: longer, the more steps."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.seconds_of: dict[int, float] = {}  # by the number of steps
+
+    def check(self, steps: int) -> None:
+        """Refuse what would take too long, by what fewer steps took.
+
+        Raises:
+            BenchError: if it is not to be tried.
+        """
+        for fewer, seconds in self.seconds_of.items():
+            if seconds * steps / fewer > self.limit:
+                raise BenchError(f"not tried: {fewer} steps took {seconds:.0f} s to compile, and these are {steps}")
+
+
+def prepare(name: str, remote: Remote, case: Case, exact: Mapping[str, Any], patience: Patience) -> dict[str, Any]:
+    """Prepare a subject and check its results.
 
     Raises:
         BenchError: with the reason why it is not to be timed.
     """
-    if not installed(name):
-        raise BenchError(f"{PEERS[name].package} is not installed")
-    if PEERS[name].unrolled and isinstance(case, LayerCase):
-        for steps, seconds in compiled.items():
-            if seconds * case.T / steps > limit:
-                took = f"took {seconds:.0f} s" if seconds < limit else f"did not compile in {limit:.0f} s"
-                raise BenchError(f"not tried: {steps} steps {took}, and these are {case.T}")
-    try:
-        seconds = prepared(remote, case, limit)
-    except BenchError:
-        if PEERS[name].unrolled and isinstance(case, LayerCase):
-            compiled[case.T] = limit + 1
-        raise
-    if PEERS[name].unrolled and isinstance(case, LayerCase):
-        compiled[case.T] = seconds
-    found: dict[str, Any] = {"prepare_seconds": seconds}
-    if PEERS[name].same:
-        worst, difference = largest_difference(results_of(remote), ours)
-        if not difference <= TOLERANCE:
-            raise BenchError(f"not timed: its {worst} differs from ours by {difference:.1e} of the maximum")
-        found["difference"] = difference
-    return found
+    entry = SUBJECTS[name]
+    if entry.unrolled and isinstance(case, LayerCase):
+        patience.check(case.T)
+        patience.seconds_of[case.T] = patience.limit  # unless it is done earlier
+    answer = prepared(remote, case, patience.limit)
+    if entry.unrolled and isinstance(case, LayerCase):
+        patience.seconds_of[case.T] = answer["seconds"]
+    found = {"prepare_seconds": answer["seconds"], "timed": answer["timed"]}
+    return found | {"error": checked_error(results_of(remote), exact)} if entry.same else found
 
 
 def failures(report: Mapping[str, Any]) -> list[str]:
-    """The peers whose results are not ours."""
+    """The peers whose results are wrong."""
     return [
         f"{row['label']}, {name}: {subject['note']}"
-        for section in ("layer", "step")
-        for row in report.get(section, [])
+        for kind in SIZES
+        for row in report.get(kind, [])
         for name, subject in row["subjects"].items()
-        if subject.get("note", "").startswith("not timed")
+        if subject.get("wrong")
     ]
 
 
-def workers_section(options: Options, remotes: Mapping[str, Remote]) -> list[dict[str, Any]]:
+def workers_section(options: Options, remotes: Remotes) -> list[dict[str, Any]]:
     """N workers, beside one worker with one thread of BLAS and one worker with N; nothing where N is 1."""
     if options.workers == 1:
         options.say("workers: left out, for there is only one")
@@ -214,31 +203,33 @@ def workers_section(options: Options, remotes: Mapping[str, Remote]) -> list[dic
     rows = []
     with ExitStack() as until:
         mine = {name: until.enter_context(Remote(setup)) for name, setup in setups.items()}
-        work: list[Case] = [*options.layers, *options.steps]
-        for case in work:
-            options.say(f"{case.label}: timing {', '.join(mine)}")
+        for case in (*options.sizes["layer"], *options.sizes["step"]):
+            subjects: dict[str, dict[str, Any]] = {name: {} for name in mine}
             for remote in mine.values():
-                prepared(remote, case, 600)
-            times = timed_in_turns(mine, options.rounds, options.seconds, remotes.values())
-            first = times[next(iter(mine))]
-            subjects = {
-                name: {"seconds": spread(seconds), "ratio": ratio(seconds, first), "rounds": seconds}
-                for name, seconds in times.items()
-            }
-            rows.append({"case": case._asdict(), "label": case.label, "subjects": subjects})
+                prepared(remote, case)
+            timed(case, mine, subjects, options, remotes)
+            rows.append(row_of(case, subjects))
     return rows
 
 
-def growth_section(options: Options, remotes: Mapping[str, Remote]) -> dict[str, Any]:
+def growth_section(options: Options, remotes: Remotes) -> dict[str, Any]:
     """Time and memory along each axis from the base point, with the fitted exponents."""
     found: dict[str, Any] = {"base": options.base._asdict(), "axes": {}}
-    with Remote(Setup(OURS, 1)) as remote:
+    with Remote(Setup(OURS, 1)) as remote, alone(remote, remotes.values()):
         for axis, values in options.axes.items():
             options.say(f"growth with {axis}: {values[0]} … {values[-1]}")
             points = [options.base._replace(**{axis: value})._asdict() for value in values]
-            with alone(remote, remotes.values()):
-                costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
+            costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
             measured = {key: [cost[key] for cost in costs] for key in ("seconds", "bytes")}
             exponents = {key: exponent(values, measured[key]) for key in measured}
             found["axes"][axis] = {"values": list(values), **measured, "exponents": exponents}
     return found
+
+
+Section = Callable[[Options, Remotes], Any]
+SECTIONS: dict[str, Section] = {
+    **{kind: partial(beside_peers, kind) for kind in SIZES},
+    "workers": workers_section,
+    "growth": growth_section,
+}
+"""What can be measured, by name."""

@@ -13,10 +13,10 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.bench.cases import LayerCase
-from stg_np.bench.subjects import Subject
+from stg_np.bench.subjects import Setup, Subject
 
 
-def scan(case: LayerCase, threads: int) -> Subject:
+def scan(case: LayerCase, setup: Setup) -> Subject:
     """The memory by ``lax.scan``, one step after the other."""
     jax = import_module("jax")
 
@@ -30,7 +30,7 @@ def scan(case: LayerCase, threads: int) -> Subject:
     return layer_subject(jax, case, memories)
 
 
-def associative(case: LayerCase, threads: int) -> Subject:
+def associative(case: LayerCase, setup: Setup) -> Subject:
     """The memory by ``lax.associative_scan``: m ↦ (1 − u) m + u v is an affine map, and affine maps compose."""
     jax = import_module("jax")
 
@@ -65,5 +65,6 @@ def layer_subject(jax: Any, case: LayerCase, memories: Callable[[Any, Any], Any]
 
 
 def facts() -> dict[str, str]:
-    """Versions; XLA brings its own matrix product."""
-    return {"jax": import_module("jax").__version__, "jaxlib": import_module("jaxlib").__version__}
+    """Its versions; XLA brings its own matrix product."""
+    jax = import_module("jax")
+    return {"JAX": f"{jax.__version__}, jaxlib {import_module('jaxlib').__version__}"}

@@ -1,4 +1,4 @@
-"""The peers in PyTorch: its own LSTM and GRU, and the STM and the STG as a PyTorch programmer would write them.
+"""The peers in PyTorch: its LSTM, GRU and convolution; the STM and the STG as a PyTorch programmer would write them.
 
 Autograd does the backward, which is what the comparison is about. The loop over the steps takes ``unbind`` and
 ``lerp``, the quickest ways to say it: indexing would write a whole gradient of zeros per step.
@@ -13,83 +13,101 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.bench.cases import LayerCase, StepCase
-from stg_np.bench.subjects import Subject
+from stg_np.bench.cases import ConvCase, LayerCase, StepCase
+from stg_np.bench.subjects import Setup, Subject
 from stg_np.models.stg import STG, layer_name
 
 COMPILED_STEPS = 16
 
 
-def library(threads: int) -> Any:
-    """PyTorch on so many threads (typed as Any: it need not be installed)."""
+def library(setup: Setup) -> Any:
+    """PyTorch on as many threads as the setup has in all (typed as Any: it need not be installed)."""
     torch = import_module("torch")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(setup.threads)
     return torch
 
 
-def lstm(case: LayerCase, threads: int) -> Subject:
+def lstm(case: LayerCase, setup: Setup) -> Subject:
     """``torch.nn.LSTM``."""
-    return own_layer("LSTM", case, threads)
+    return recurrent_layer("LSTM", case, setup)
 
 
-def gru(case: LayerCase, threads: int) -> Subject:
+def gru(case: LayerCase, setup: Setup) -> Subject:
     """``torch.nn.GRU``."""
-    return own_layer("GRU", case, threads)
+    return recurrent_layer("GRU", case, setup)
 
 
-def own_layer(kind: str, case: LayerCase, threads: int) -> Subject:
+def recurrent_layer(kind: str, case: LayerCase, setup: Setup) -> Subject:
     """A recurrent layer of PyTorch's own: forward, and the gradients of x and of all its parameters."""
-    torch = library(threads)
+    torch = library(setup)
     x, dy, _ = case.draw()
-    layer = getattr(torch.nn, kind)(case.D, case.H, batch_first=True)
+    module = getattr(torch.nn, kind)(case.D, case.H, batch_first=True)
     x_, dy_ = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
-    wanted = [x_, *layer.parameters()]
+    wanted = [x_, *module.parameters()]
 
     def run() -> Any:
-        y, _ = layer(x_)
+        y, _ = module(x_)
         return torch.autograd.grad(y, wanted, dy_)
 
     return Subject(run, lambda returned: {})
 
 
-def eager(case: LayerCase | StepCase, threads: int) -> Subject:
-    """The STM layer, or the whole network, operation by operation."""
-    torch = library(threads)
-    if isinstance(case, StepCase):
-        return network_step(torch, case)
+def conv(case: ConvCase, setup: Setup) -> Subject:
+    """``torch.nn.functional.conv2d`` in the same memory: "channels last" is how a PyTorch tensor is NHWC."""
+    torch = library(setup)
+    x, dy, (W, b) = case.draw()
+    images = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
+    kernel = torch.from_numpy(W.transpose(3, 0, 1, 2).copy()).permute(0, 3, 1, 2).requires_grad_()
+    bias = torch.from_numpy(b).requires_grad_()
+    dy_ = torch.from_numpy(dy).permute(0, 3, 1, 2)
+
+    def run() -> Any:
+        y = torch.nn.functional.conv2d(images, kernel, bias, padding=1)
+        return y, *torch.autograd.grad(y, (images, kernel, bias), dy_)
+
+    def results(returned: Any) -> dict[str, Array]:
+        y, dx, dW, db = (tensor.detach().numpy() for tensor in returned)
+        return {"y": y.transpose(0, 2, 3, 1), "dx": dx.transpose(0, 2, 3, 1), "dW": dW.transpose(2, 3, 1, 0), "db": db}
+
+    return Subject(run, results)
+
+
+def layer(case: LayerCase, setup: Setup) -> Subject:
+    """The STM layer, operation by operation."""
+    torch = library(setup)
     return layer_subject(torch, case, lambda x, W, b: stm(torch, x, W, b))
 
 
-def compiled(case: LayerCase, threads: int) -> Subject:
+def compiled(case: LayerCase, setup: Setup) -> Subject:
     """The STM layer through ``torch.compile``, which unrolls the loop over the steps."""
-    torch = library(threads)
+    torch = library(setup)
     function = torch.compile(lambda x, W, b: stm(torch, x, W, b), dynamic=False)
     return layer_subject(torch, case, function)
 
 
-def compiled_chunks(case: LayerCase, threads: int) -> Subject:
+def compiled_chunks(case: LayerCase, setup: Setup) -> Subject:
     """A few steps through ``torch.compile``, called again and again: what compiles for any number of steps."""
-    torch = library(threads)
+    torch = library(setup)
     chunk = torch.compile(lambda x, m, W, b: stm_chunk(torch, x, m, W, b), dynamic=False)
 
-    def layer(x: Any, W: Any, b: Any) -> Any:
+    def all_chunks(x: Any, W: Any, b: Any) -> Any:
         m, outputs = x.new_zeros(x.shape[0], W.shape[1] // 4), []
         for part in x.split(COMPILED_STEPS, 1):
             y, m = chunk(part, m, W, b)
             outputs.append(y)
         return torch.cat(outputs, 1)
 
-    return layer_subject(torch, case, layer)
+    return layer_subject(torch, case, all_chunks)
 
 
-def layer_subject(torch: Any, case: LayerCase, layer: Callable[[Any, Any, Any], Any]) -> Subject:
-    """Forward and backward of ``layer(x, W, b)``."""
+def layer_subject(torch: Any, case: LayerCase, function: Callable[[Any, Any, Any], Any]) -> Subject:
+    """Forward and backward of ``function(x, W, b)``."""
     x, dy, params = case.draw()
     dy_ = torch.from_numpy(dy)
     wanted = [torch.from_numpy(array).requires_grad_() for array in (x, params.W, params.b)]
 
     def run() -> Any:
-        y = layer(*wanted)
+        y = function(*wanted)
         return y, *torch.autograd.grad(y, wanted, dy_)
 
     def results(returned: Any) -> dict[str, Array]:
@@ -123,13 +141,13 @@ def stm_chunk(torch: Any, x: Any, m: Any, W: Any, b: Any, w: Any = None, tanh_ca
     return o * torch.stack(memories, 1), m
 
 
-def network_step(torch: Any, case: StepCase) -> Subject:
+def step(case: StepCase, setup: Setup) -> Subject:
     """Loss and gradients of the same STG with the same parameters.
 
     Raises:
         NotImplementedError: for the recurrent form, which is not written here.
     """
-    model, (x, labels, params, _) = case.model(), case.draw()
+    torch, model, (x, labels, params, _) = library(setup), case.model(), case.draw()
     if model.recurrent:
         raise NotImplementedError("the recurrent form is not written in PyTorch here")
     weights = {name: torch.from_numpy(params[name].copy()).requires_grad_() for name in params}
@@ -187,8 +205,9 @@ def transpose_grid(x: Any, grid: tuple[int, int]) -> Any:
 
 
 def facts() -> dict[str, str]:
-    """Version and BLAS."""
+    """Its version, its libraries, and the instruction set that its own kernels use."""
     torch = import_module("torch")
-    blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
-    recurrent = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"
-    return {"torch": torch.__version__, "BLAS of torch": f"{blas}, {recurrent}"}
+    libraries = ["MKL"] if torch.backends.mkl.is_available() else []
+    libraries += ["oneDNN"] if torch.backends.mkldnn.is_available() else []
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {"PyTorch": ", ".join([torch.__version__, *libraries, f"kernels for {instructions}"])}

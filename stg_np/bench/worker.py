@@ -2,10 +2,9 @@
 
     python -m stg_np.bench.worker NAME WORKERS BLAS_THREADS
 
-NAME is ``stg_np`` or one of :data:`stg_np.bench.subjects.PEERS`. Requests: ``{"do": "prepare", "case": {…}}`` builds
-the case and runs it once; ``results`` writes what the run gave to an ``.npz``; ``turn`` times it; ``facts``,
-``floor``, ``profile`` and ``growth`` measure what their modules say. An answer is an object, ``{"error": …}`` if the
-request failed. The end of stdin ends the process.
+NAME is one of :data:`stg_np.bench.subjects.SUBJECTS`. A request is ``{"do": METHOD, …}``, with a method of
+:class:`Worker` and its arguments. An answer is an object, ``{"error": …}`` if the request failed. The end of stdin
+ends the process.
 """
 
 from __future__ import annotations
@@ -14,48 +13,49 @@ import gc
 import json
 import os
 import sys
-from contextlib import ExitStack
 from time import perf_counter
 from typing import Any, TextIO
 
 import numpy as np
 
-from stg_np.bench.cases import LayerCase, case_from
-from stg_np.bench.subjects import OURS, PEERS, Subject, build_ours, build_peer
+from stg_np.backend import Array
+from stg_np.bench.cases import LayerCase, from_json
+from stg_np.bench.subjects import SUBJECTS, Setup, Subject, build, facts_of
 
 
 class Worker:
     """One subject at a time, and the answers about it."""
 
-    def __init__(self, name: str, workers: int, blas_threads: int) -> None:
-        self.name, self.workers, self.blas_threads = name, workers, blas_threads
-        self.until = ExitStack()
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
         self.subject: Subject | None = None
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Build the subject and run it once: the seconds that took, compilation included."""
+        """Build the subject and run it once: the seconds that took, compilation included, and what will be timed."""
         self.drop()
         began = perf_counter()
-        if self.name == OURS:
-            self.subject = build_ours(case_from(case), self.workers, self.blas_threads, self.until)
-        else:
-            self.subject = build_peer(self.name, case_from(case), self.workers * self.blas_threads)
+        self.subject = build(self.setup, from_json(case))
         self.subject.run()
-        return {"seconds": perf_counter() - began}
+        return {"seconds": perf_counter() - began, "timed": self.subject.timed}
 
     def drop(self) -> dict[str, Any]:
         """Let go of the subject, its threads and its memory."""
+        if self.subject is not None:
+            self.subject.close()
         self.subject = None
-        self.until.close()
         gc.collect()
         return {}
 
     def results(self, path: str) -> dict[str, Any]:
         """Write the arrays of a run to ``path``."""
         subject = self.current()
-        arrays: dict[str, Any] = subject.results(subject.run())
-        np.savez(path, **arrays)
-        return {}
+        return save(path, subject.results(subject.run()))
+
+    def exact(self, case: dict[str, Any], path: str) -> dict[str, Any]:
+        """Write what the results should be to ``path``."""
+        from stg_np.bench.ours import exact
+
+        return save(path, exact(from_json(case)))
 
     def turn(self, seconds: float) -> dict[str, Any]:
         """One run to warm the caches again, then runs until ``seconds`` have passed: the times of each."""
@@ -75,31 +75,25 @@ class Worker:
             raise RuntimeError("nothing has been prepared")
         return self.subject
 
-    def facts(self) -> dict[str, Any]:
-        """Versions and BLAS of what is timed here."""
-        if self.name == OURS:
-            from stg_np.summary import blas_libraries
-
-            np.ones((2, 2)) @ np.ones((2, 2))  # so that BLAS is there to be asked
-            return {"numpy": np.__version__, "BLAS of numpy": "; ".join(blas_libraries())}
-        from importlib import import_module
-
-        facts: dict[str, Any] = import_module(f"stg_np.bench.with_{PEERS[self.name].package}").facts()
-        return facts
+    def facts(self) -> dict[str, str]:
+        """Versions and kernels of the subject's package."""
+        return facts_of(SUBJECTS[self.setup.name].package)
 
     def floor(self, case: dict[str, Any]) -> dict[str, Any]:
         """See :func:`stg_np.bench.floor.layer_floor`."""
         from stg_np.bench.floor import layer_floor
 
-        return layer_floor(LayerCase(**case), self.workers)
+        layer = from_json(case)
+        assert isinstance(layer, LayerCase)
+        return layer_floor(layer, self.setup.workers)
 
-    def profile(self, seconds: float) -> dict[str, Any]:
-        """See :func:`stg_np.bench.profile.sample`."""
-        from stg_np.bench.profile import sample
+    def product_rate(self) -> dict[str, float]:
+        """See :func:`stg_np.bench.floor.product_rate`."""
+        from stg_np.bench.floor import product_rate
 
-        return sample(self.current().run, seconds)
+        return {"gflops": product_rate(self.setup.workers)}
 
-    def growth(self, point: dict[str, int], seconds: float) -> dict[str, Any]:
+    def growth(self, point: dict[str, int], seconds: float) -> dict[str, float]:
         """See :func:`stg_np.bench.growth.cost`."""
         from stg_np.bench.growth import Point, cost
 
@@ -112,6 +106,13 @@ class Worker:
             return answer
         except Exception as error:  # whatever a peer raises is a fact about the peer
             return {"error": f"{type(error).__name__}: {error}".split("\n")[0]}
+
+
+def save(path: str, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Write arrays by name into an ``.npz``."""
+    contents: dict[str, Any] = dict(arrays)
+    np.savez(path, **contents)
+    return {}
 
 
 def pin(cores: int) -> None:
@@ -129,10 +130,10 @@ def private_stdout() -> TextIO:
 
 def main() -> None:
     """Answer until the requests end."""
-    name, workers, blas_threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    setup = Setup(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     channel = private_stdout()
-    pin(workers * blas_threads)
-    worker = Worker(name, workers, blas_threads)
+    pin(setup.threads)
+    worker = Worker(setup)
     for line in sys.stdin:
         channel.write(json.dumps(worker.answer(json.loads(line))) + "\n")
         channel.flush()

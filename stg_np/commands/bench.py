@@ -6,26 +6,33 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import FAILED, OK, UsageError, checked_device
 from stg_np.commands.options import add_device, add_json, whole
 
+if TYPE_CHECKING:
+    from stg_np.bench.report import ResultFile
+    from stg_np.bench.suite import Options
+
 ABOUT = "speed beside peers that are installed, the distance to the machine's limit, and how cost grows"
 EPILOG = """\
 What is not installed among torch and jax is left out with a note. Let nothing else run meanwhile.
+Where the time goes: `py-spy record --native --subprocesses -o profile.svg -- stg-np bench --only layer --peers none`.
 
 examples:
-  stg-np bench --quick                                  tiny sizes: a try-out in a minute, no measurement
+  stg-np bench --quick                                  tiny sizes: a try-out in seconds, no measurement
   stg-np bench --out benchmarks/results                 everything, about ten minutes
+  stg-np bench --only conv                              the convolution alone
   stg-np bench --only layer --peers torch-lstm,jax-scan
 """
 
 
 def add_options(parser: Any) -> None:
     """What to measure, beside whom, and where the results go."""
-    sections = ("layer", "step", "workers", "growth")
-    parser.add_argument("--only", nargs="+", choices=sections, metavar="PART", help=", ".join(sections))
+    from stg_np.bench.suite import SECTIONS
+
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="PART", help=", ".join(SECTIONS))
     parser.add_argument("--peers", metavar="NAMES", help="with commas between, or none (default: all installed)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, and nothing that compiles for minutes")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write tables, JSON and pictures there")
@@ -36,33 +43,42 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables (or JSON), and write them into ``--out`` with pictures.
+    """Measure, print the result files (or JSON), and write them into ``--out`` with pictures.
 
-    Exit code 1 if a peer that computes the same does not give the same results.
+    Exit code 1 if somebody who should compute the same does not.
     """
-    from stg_np.bench.suite import SECTIONS, failures, make_options, run_sections
+    from stg_np.bench.remote import BenchError
+    from stg_np.bench.suite import failures, make_options
 
-    device = args.device or "cpu"
-    workers = checked_device(device, args.workers)
+    workers = checked_device(args.device or "cpu", args.workers)
     options = make_options(workers, chosen_peers(args.peers), args.quick, say)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, rather than after ten minutes
-    if device == "cuda":
-        from stg_np.bench.cuda import cuda_section
-
-        report: dict[str, Any] = run_sections(options, ()) | {"cuda": cuda_section(options.layers)}
-    else:
-        report = run_sections(options, args.only or SECTIONS)
-    report = {"command": command_of(args), **report}
+    try:
+        report = {"command": command_of(args), **measure(args, options)}
+    except BenchError as error:  # of this package itself; those of the peers are in the report
+        say(f"stg_np: {error}")
+        return FAILED
     if args.out is not None:
         write(report, args.out)
     if args.json:
         print(json.dumps(report, indent=1))
     else:
-        print("\n".join(documents(report).values()), end="")
+        print("\n".join(file.text(report) for file in files_of(report).values()), end="")
     for failure in failures(report):
         say(failure)
     return FAILED if failures(report) else OK
+
+
+def measure(args: argparse.Namespace, options: Options) -> dict[str, Any]:
+    """The sections that are asked for; on a GPU its own instead."""
+    from stg_np.bench.suite import SECTIONS, run_sections
+
+    if args.device == "cuda":
+        from stg_np.bench.cuda import cuda_section
+
+        return run_sections(options, ()) | {"cuda": cuda_section(options.sizes["layer"])}
+    return run_sections(options, args.only or tuple(SECTIONS))
 
 
 def chosen_peers(text: str | None) -> tuple[str, ...] | None:
@@ -82,42 +98,30 @@ def chosen_peers(text: str | None) -> tuple[str, ...] | None:
 
 
 def command_of(args: argparse.Namespace) -> str:
-    """The command that makes these results again."""
+    """The command that measures this again (where its results go is the reader's business)."""
     words = ["stg-np bench"]
-    for name in ("only", "device", "workers", "peers", "out"):
+    for name in ("only", "device", "workers", "peers"):
         value = getattr(args, name)
         if value is not None:
             words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
-    return " ".join([*words, *(f"--{name}" for name in ("quick", "json") if getattr(args, name))])
+    return " ".join([*words, *(["--quick"] if args.quick else [])])
 
 
-def documents(report: dict[str, Any]) -> dict[str, str]:
-    """The markdown by file name."""
-    from stg_np.bench.report import growth_markdown, speed_markdown
+def files_of(report: dict[str, Any]) -> dict[str, ResultFile]:
+    """The result files of which something was measured, by name."""
+    from stg_np.bench.report import FILES
 
-    found = {}
-    if report.keys() & {"layer", "step", "workers", "cuda"}:
-        found["speed.md"] = speed_markdown(report, report["command"])
-    if "growth" in report:
-        found["growth.md"] = growth_markdown(report, report["command"])
-    return found
+    return {name: file for name, file in FILES.items() if any(report.get(part) for part in file.sections)}
 
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    """``speed.md``, ``.json``, ``.png`` and the same of growth, as far as they were measured."""
-    from stg_np.bench.report import growth_png, speed_png
-
-    for name, text in documents(report).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    speed = {name: value for name, value in report.items() if name != "growth"}
-    if speed.keys() & {"layer", "step", "workers", "cuda"}:
-        (folder / "speed.json").write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
-    if any(speed.get(name) for name in ("layer", "step", "workers")):
-        (folder / "speed.png").write_bytes(speed_png(report))
-    if "growth" in report:
-        growth = {name: report[name] for name in ("command", "machine", "growth")}
-        (folder / "growth.json").write_text(json.dumps(growth, indent=1) + "\n", encoding="utf-8")
-        (folder / "growth.png").write_bytes(growth_png(report["growth"]))
+    """Each result file as ``.md`` and ``.json``, some as ``.png`` too."""
+    for name, file in files_of(report).items():
+        (folder / f"{name}.md").write_text(file.text(report), encoding="utf-8")
+        own = {part: value for part, value in report.items() if part in ("command", "machine", *file.sections)}
+        (folder / f"{name}.json").write_text(json.dumps(own, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if file.picture is not None:
+            (folder / f"{name}.png").write_bytes(file.picture(report))
 
 
 def say(line: str) -> None:
