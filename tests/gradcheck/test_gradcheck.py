@@ -23,6 +23,8 @@ from stg_np.gradcheck import (
     format_table,
     hessian_symmetry,
 )
+from stg_np.gradcheck import check as check_module
+from stg_np.gradcheck import hessian as hessian_module
 from stg_np.params import Params
 
 # --- pairs with a place for every error ---------------------------------------------------------------------
@@ -101,9 +103,10 @@ def cell_backward(doutputs: Outputs, cache: Any, plant: str = "") -> tuple[Array
 
 
 def cell_inputs(seed: int, B: int, T: int, D: int, H: int) -> dict[str, Any]:
+    """Between -1 and 1: a gate that is saturated hides whatever is planted in it."""
     rng = np.random.default_rng(seed)
-    params = Cell(*(rng.standard_normal(shape) for shape in ((D, 3 * H), (H, 3 * H), (3 * H,))))
-    return {"x": rng.standard_normal((B, T, D)), "m_0": rng.standard_normal((B, H)), "params": params}
+    params = Cell(*(rng.uniform(-1, 1, shape) for shape in ((D, 3 * H), (H, 3 * H), (3 * H,))))
+    return {"x": rng.uniform(-1, 1, (B, T, D)), "m_0": rng.uniform(-1, 1, (B, H)), "params": params}
 
 
 def linear_inputs(seed: int, B: int, D: int, H: int, bias: bool = True) -> dict[str, Any]:
@@ -154,12 +157,11 @@ def wrong(report: Report, *texts: str) -> None:
 
 
 @quick
-@given(seeds, sizes, sizes, sizes, st.booleans(), st.sampled_from([True, False]))
-def test_linear_passes_far_below_the_bar(seed: int, B: int, D: int, H: int, bias: bool, jacobian: bool) -> None:
+@given(seeds, sizes, sizes, sizes, st.booleans(), st.booleans())
+def test_linear_passes(seed: int, B: int, D: int, H: int, bias: bool, jacobian: bool) -> None:
     inputs = linear_inputs(seed, B, D, H, bias)
     report = check_pair(linear_forward, linear_backward, inputs, jacobian=jacobian, complex_step=True)
     report.assert_ok()
-    assert report.error < 1e-10
     assert report.entries == B * D + D * H + H * bias
     assert report.jacobian_entries == report.entries * B * H * jacobian
     assert report.skipped == ()
@@ -170,8 +172,32 @@ def test_linear_passes_far_below_the_bar(seed: int, B: int, D: int, H: int, bias
 def test_recurrent_cell_passes(seed: int, B: int, T: int, D: int, H: int) -> None:
     report = check_pair(cell_forward, cell_backward, cell_inputs(seed, B, T, D, H), jacobian=False)
     report.assert_ok()
-    assert report.error < 1e-9  # inputs of a few units, five steps deep: truncation shows
     assert set(report.errors) == {"(all)", "x", "m_0", "params.W", "params.R", "params.b", "(float32)"}
+
+
+def test_right_code_is_far_below_the_bar() -> None:
+    """Where no gradient is small by chance: such a one is measured against the rounding of the stencil."""
+    linear = check_pair(linear_forward, linear_backward, linear_inputs(0, 3, 4, 2))
+    cell = check_pair(cell_forward, cell_backward, cell_inputs(0, 3, 5, 4, 3), jacobian=False)
+    assert max(linear.error, cell.error) < 1e-10
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_where_the_forward_bends_sharply_the_step_shrinks(jacobian: bool) -> None:
+    """The error that is reported is the gradient's, not that of a stencil whose fifth derivative is large."""
+
+    def forward(x: Array) -> tuple[Array, Array]:
+        return np.sin(14 * x), x
+
+    def backward(dy: Array, x: Array, factor: float = 14.0) -> Array:
+        dx: Array = dy * factor * np.cos(14 * x)
+        return dx
+
+    x = {"x": np.linspace(-1, 1, 9)}
+    report = check_pair(forward, backward, x, jacobian=jacobian)  # 14⁵ h⁴ / 30 is 1.3e-9 of the slope
+    report.assert_ok()
+    assert report.error < 1e-10
+    wrong(check_pair(forward, partial(backward, factor=14.0 * (1 + 1e-6)), x, jacobian=jacobian))
 
 
 def test_every_derivative_of_a_small_cell() -> None:
@@ -284,8 +310,8 @@ PLANTED = (
 @settings(max_examples=8, deadline=None)
 @given(seeds, sizes, st.integers(1, 5), sizes, sizes)
 def test_planted_errors_in_a_scan(plant: str, seed: int, B: int, T: int, D: int, H: int) -> None:
-    inputs = cell_inputs(seed, B, T, D, H)
-    wrong(check_pair(cell_forward, partial(cell_backward, plant=plant), inputs, jacobian=False))
+    backward = partial(cell_backward, plant=plant)
+    wrong(check_pair(cell_forward, backward, cell_inputs(seed, B, T, D, H), jacobian=False, locate=False))
 
 
 @pytest.mark.parametrize("plant", PLANTED)
@@ -450,6 +476,8 @@ def test_a_small_gradient_is_not_hidden_by_a_large_one(jacobian: bool) -> None:
 def test_a_wrong_entry_in_a_large_argument_is_found_without_trying_all() -> None:
     x = np.random.default_rng(0).standard_normal(5000)
     wrong(check_pair(square_forward, partial(square_backward, factor=2.02), {"x": x}), "500 of 500 entries of x")
+    quickly = check_pair(square_forward, partial(square_backward, factor=2.02), {"x": x}, locate=False)
+    wrong(quickly, "a direction over x: numeric")
 
     def backward(dy: Array, x: Array) -> Array:
         dx = 2 * x * dy
@@ -611,6 +639,6 @@ def test_nan_in_a_hessian_fails() -> None:
 
 
 def test_docstring_examples_run() -> None:
-    results = doctest.testmod(stg_np.gradcheck)
-    assert results.failed == 0
-    assert results.attempted > 8
+    results = [doctest.testmod(module) for module in (stg_np.gradcheck, check_module, hessian_module)]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) > 8
