@@ -12,8 +12,8 @@ layer, see :mod:`stg_np.fast.layer`). What makes it fast:
 * **Chunks.** Steps are taken so many at a time that their gates stay in the cache of a core between the passes, and the
   calls and products are long.
 * **The bias is one more input** that is always 1: it costs no pass, and its gradient is a row of dW.
-* **One tanh.** σ(a) = ½ tanh(a/2) + ½: with what leads to the gates halved beforehand, gates and candidate are one
-  call. And σ(−a) = 1 − σ(a): with the update gate's negated, ``keep = 1 − u`` comes out, all that is needed of u.
+* **One tanh, or one exp** (:mod:`stg_np.fast.squash`), for gates and candidate together; of the update gate,
+  ``keep = 1 − u`` comes out, all that is needed of u.
 * **Derivatives from outputs**: with y = o ⊙ m, ``o (1 − o) m dy = o dy ⊙ (m − y)``; the memory's own step is
   ``m_t − m_{t−1} = u (v − m_{t−1})``; and ``keep ⊙ dm``, which the scan passes on, is also a factor of da_u.
 * **Workspaces** (:mod:`stg_np.workspace`): with one, a pass asks the system for no memory but that of the gradients.
@@ -28,17 +28,16 @@ import numpy as np
 
 from stg_np import stm
 from stg_np.backend import Array
+from stg_np.fast import squash
+from stg_np.fast.cache import l2_bytes
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import flat_rows
 from stg_np.stm import STMParams
 from stg_np.workspace import Workspace, empty
 
-CHUNK_BYTES = 1 << 21
-"""Bytes of gates (4, S, B, walks · H) per chunk, measured on cores with 1 MiB of L2: fewer make the calls so short that
-threads wait for each other, more do not stay in the cache."""
-
-HALVED = (0.5, -0.5, 0.5)
-"""What i, u, o are multiplied with before the tanh: the update gate is wanted as 1 − u."""
+CHUNK_BYTES = max(1 << 21, 2 * l2_bytes())
+"""Bytes of gates (4, S, B, walks · H) per chunk: 2 MiB with 512 KiB of L2 and with 1 MiB, as measured. Fewer make the
+calls so short that threads wait for each other (more than the second-level cache loses), more do not stay near."""
 
 
 class WalkCache(NamedTuple):
@@ -107,12 +106,14 @@ def walks_forward(
     v, y = empty(work, "v", (T, B, width), dtype), empty(work, "y", (T, B, width), dtype)
     memories = empty(work, "memories", (T + 1, B, width), dtype)
     memories[0] = m_0
-    weights = [stacked_weights(walk, empty(work, f"W{k}", stack_shape(walk), dtype)) for k, walk in enumerate(walks)]
-    vectors = diagonal_vectors(walks)
+    scales, to_gates = squash.way(dtype)
+    stacks = [empty(work, f"W{k}", stack_shape(walk), dtype) for k, walk in enumerate(walks)]
+    weights = [stacked_weights(walk, scales, stack) for walk, stack in zip(walks, stacks)]
+    vectors = diagonal_vectors(walks, scales)
     for steps in chunks(T, gates[:, :1].nbytes):
         chunk, after = gates[:, steps], memories[steps.start + 1 : steps.stop + 1]
         fill_preactivations(chunk, [x[steps] for x in inputs], weights, vectors)
-        squash(chunk, phi_z is TANH)
+        to_gates(chunk, phi_z is TANH)
         i, keep, o, z = chunk  # four times (S, B, walks · H)
         np.multiply(i, z, out=v[steps])
         inflow = np.multiply(keep, v[steps], out=y[steps])  # in the place of y, until y is known
@@ -171,13 +172,13 @@ def stack_shape(params: STMParams) -> tuple[int, int, int]:
     return params.W.shape[1] // H, D + 1, H
 
 
-def stacked_weights(params: STMParams, stack: Array) -> Array:
-    """Write W and b into a stack of :func:`stack_shape`, the gates' ready for the tanh."""
+def stacked_weights(params: STMParams, scales: Sequence[float], stack: Array) -> Array:
+    """Write W and b into a stack of :func:`stack_shape`, the gates' times their scales."""
     G, columns, H = stack.shape
     stack[:, :-1] = params.W.reshape(columns - 1, G, H).transpose(1, 0, 2)
     stack[:, -1] = params.b.reshape(4, H)[-G:]
     if params.w is None:
-        for matrix, factor in zip(stack, HALVED):
+        for matrix, factor in zip(stack, scales):
             matrix *= factor
     return stack
 
@@ -190,18 +191,18 @@ def transpose_stack(W: Array, out: Array) -> None:
         out[..., first : first + line] = part.transpose(1, 2, 0)
 
 
-def diagonal_vectors(walks: Sequence[STMParams]) -> list[tuple[Array, Array]]:
-    """w_g and b_g of i, u, o, ready for the tanh, each (walks · H,); none with full gates."""
+def diagonal_vectors(walks: Sequence[STMParams], scales: Sequence[float]) -> list[tuple[Array, Array]]:
+    """w_g and b_g of i, u, o times their scales, each (walks · H,); none with full gates."""
     if walks[0].w is None:
         return []
     w, b = side_by_side([walk.w for walk in walks]), side_by_side([walk.b[: len(walk.b) // 4 * 3] for walk in walks])
-    return [(factor * w_g, factor * b_g) for factor, w_g, b_g in zip(HALVED, w, b)]
+    return [(factor * w_g, factor * b_g) for factor, w_g, b_g in zip(scales, w, b)]
 
 
 def fill_preactivations(
     chunk: Array, inputs: Sequence[Array], weights: Sequence[Array], vectors: Sequence[tuple[Array, Array]]
 ) -> None:
-    """Write the pre-activations, those of the gates ready for the tanh, into chunk (4, S, B, walks · H)."""
+    """Write the pre-activations, those of the gates times their scales, into chunk (4, S, B, walks · H)."""
     H = weights[0].shape[-1]
     matrices = chunk.reshape(4, -1, chunk.shape[-1])  # (4, S·B, walks · H)
     for k, (x, W) in enumerate(zip(inputs, weights)):
@@ -209,14 +210,6 @@ def fill_preactivations(
     for gate, (w_g, b_g) in zip(chunk, vectors):
         np.multiply(chunk[3], w_g, out=gate)  # a_g = w_g ⊙ a_z + b_g
         gate += b_g
-
-
-def squash(chunk: Array, tanh_candidate: bool) -> None:
-    """From pre-activations to i, 1 − u, o, z, in place."""
-    through_tanh = chunk if tanh_candidate else chunk[:3]
-    np.tanh(through_tanh, out=through_tanh)
-    chunk[:3] *= 0.5
-    chunk[:3] += 0.5
 
 
 def chunk_backward(dy: Array, dm: Array, cache: WalkCache, steps: slice, work: Workspace | None) -> tuple[Array, Array]:

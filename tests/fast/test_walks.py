@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np import stm
+from stg_np.fast import squash
 from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
@@ -69,6 +70,20 @@ def test_equals_the_plain_path(
         if expected is not None:
             np.testing.assert_array_equal(same, got)
             assert got.dtype == dtype
+            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("way", [squash.TANH_WAY, squash.EXP_WAY], ids=["tanh", "exp"])
+@pytest.mark.parametrize(("diagonal", "phi_z"), [(False, "tanh"), (False, "identity"), (True, "identity")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equals_the_plain_path_whatever_the_processor(
+    dtype: Any, diagonal: bool, phi_z: str, way: squash.Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squash, "way", lambda dtype: way)
+    arguments = draw(0, 5, 9, 7, 6, diagonal, dtype)
+    tolerance = 1e-5 if dtype is np.float32 else 1e-13
+    for got, expected in zip(both(fast, arguments, PHIS[phi_z], IDENTITY), both(stm, arguments, PHIS[phi_z], IDENTITY)):
+        if expected is not None:
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
