@@ -96,7 +96,7 @@ def test_an_exception_keeps_the_others_from_starting_anew() -> None:
 
     with Threads(2) as engine, pytest.raises(RuntimeError):
         engine.map(fail_first, range(100))
-    assert len(begun) < 5
+    assert len(begun) < 50  # 2 or 3, unless the machine is so busy that the error waits for its turn
 
 
 def test_every_thread_has_a_workspace_of_its_own_and_keeps_it() -> None:

