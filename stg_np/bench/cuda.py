@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from stg_np.backend import array_module, synchronize, to_device
 from stg_np.bench.cases import Case, LayerCase, to_json
+from stg_np.bench.timing import times_of
 from stg_np.models.stg import stm_pair
 from stg_np.stm import STMParams
 
@@ -79,13 +79,11 @@ def needed_bytes(case: LayerCase) -> int:
 
 
 def seconds_of(run: Callable[[], Any], array: Any) -> float:
-    """Median seconds of a call, the wait for the device included; the first calls, which compile, are not counted."""
-    times = []
-    for number in range(REPEATS + 3):
-        synchronize(array)
-        began = perf_counter()
+    """Median seconds of a call, the wait for the device included."""
+
+    def run_and_wait() -> None:
         run()
         synchronize(array)
-        if number >= 3:
-            times.append(perf_counter() - began)
-    return median(times)
+
+    run_and_wait()  # compiles
+    return median(times_of(run_and_wait, least=REPEATS))

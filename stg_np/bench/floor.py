@@ -10,12 +10,12 @@ the memory of every step. That is 3·B·T·D + 12·B·T·H numbers, at the rate 
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from stg_np.bench.cases import LayerCase
+from stg_np.bench.timing import times_of
 from stg_np.engine import Threads
 
 BLOCKS = (256, 1024, 4096)
@@ -79,13 +79,7 @@ def quickest(pool: Threads, jobs: list[Callable[[], Any]], times: int) -> float:
         for _ in range(times):
             job()
 
-    pool.map(repeat, jobs)
-    seconds = []
-    for _ in range(REPEATS):
-        began = perf_counter()
-        pool.map(repeat, jobs)
-        seconds.append(perf_counter() - began)
-    return min(seconds)
+    return min(times_of(lambda: pool.map(repeat, jobs), least=REPEATS))
 
 
 def memory_seconds(pool: Threads, total_bytes: int) -> float:

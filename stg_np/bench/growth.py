@@ -5,11 +5,11 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Sequence
 from statistics import median
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
+from stg_np.bench.timing import times_of
 from stg_np.engine import Threads
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
@@ -58,12 +58,7 @@ def cost(point: Point, seconds: float) -> dict[str, float]:
         step(work)
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while len(times) < 3 or perf_counter() < end:
-            began = perf_counter()
-            step(work)
-            times.append(perf_counter() - began)
+        times = times_of(lambda: step(work), seconds, least=3)
     return {"seconds": median(times), "bytes": float(memory)}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from stg_np.backend import Array
 from stg_np.bench.cases import LayerCase, from_json
 from stg_np.bench.subjects import SUBJECTS, Setup, Subject, build, facts_of
+from stg_np.bench.timing import times_of
 
 
 class Worker:
@@ -58,16 +59,8 @@ class Worker:
         return save(path, exact(from_json(case)))
 
     def turn(self, seconds: float) -> dict[str, Any]:
-        """One run to warm the caches again, then runs until ``seconds`` have passed: the times of each."""
-        run = self.current().run
-        run()
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while not times or (perf_counter() < end and len(times) < 1000):
-            began = perf_counter()
-            run()
-            times.append(perf_counter() - began)
-        return {"seconds": times}
+        """The times of runs until ``seconds`` have passed."""
+        return {"seconds": times_of(self.current().run, seconds)}
 
     def current(self) -> Subject:
         """The subject that was prepared."""
