@@ -13,9 +13,8 @@ import numpy as np
 
 import stg_np
 from stg_np.engine import available_cores
-
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-"""Where Linux describes the caches of the first core."""
+from stg_np.fast.cache import told_by_linux, told_by_macos
+from stg_np.fast.squash import kernel, way
 
 
 def describe() -> dict[str, str]:
@@ -42,33 +41,21 @@ def processor() -> str:
 
 
 def caches() -> str:
-    """The sizes of L2 and L3, as Linux tells them."""
-    sizes = {}
-    for folder in sorted(CACHES.glob("index*")):
-        try:
-            level, size = ((folder / name).read_text(encoding="ascii").strip() for name in ("level", "size"))
-        except OSError:
-            continue
-        sizes[f"L{level}"] = readable_size(size)
-    return ", ".join(f"{level} {sizes[level]}" for level in ("L2", "L3") if level in sizes) or "unknown"
+    """The sizes of L2 and L3, as far as the system tells them."""
+    on_macos = platform.system() == "Darwin"
+    sizes = {"L2": told_by_macos() if on_macos else told_by_linux(2), "L3": None if on_macos else told_by_linux(3)}
+    return ", ".join(f"{name} {readable(size)}" for name, size in sizes.items() if size is not None) or "unknown"
 
 
-def readable_size(size: str) -> str:
-    """``512K`` as ``512 KiB``, and ``32768K`` as ``32 MiB``."""
-    kibibytes = int(size.removesuffix("K")) if size.endswith("K") else 0
-    if not kibibytes:
-        return size
-    return f"{kibibytes // 1024} MiB" if kibibytes % 1024 == 0 else f"{kibibytes} KiB"
+def readable(size: int) -> str:
+    """Bytes as ``512 KiB`` or ``32 MiB``."""
+    return f"{size >> 20} MiB" if size % (1 << 20) == 0 else f"{size / 1024:.0f} KiB"
 
 
 def numpy_kernels() -> str:
-    """The instruction set for which NumPy has compiled the tanh and the exp that it uses here."""
-    introspect = getattr(np.lib, "introspect", None)  # from NumPy 2.1 on
-    if introspect is None:
-        return "unknown to this version of NumPy"
-    found = introspect.opt_func_info(func_name="^(tanh|exp)$")
-    kernels = {name: found.get(name, {}).get("ff", {}).get("current", "unknown") for name in ("tanh", "exp")}
-    return ", ".join(f"{name} {kernel}" for name, kernel in kernels.items())
+    """The instruction set of NumPy's float32 tanh and exp here, and through which of them the gates go."""
+    kernels = [f"{name} {kernel(name) or 'unknown'}" for name in ("tanh", "exp")]
+    return f"{', '.join(kernels)}; gates {way(np.dtype(np.float32)).apply.__name__.replace('_', ' ')}"
 
 
 def blas() -> str:

@@ -28,15 +28,15 @@ def l2_bytes() -> int:
 
     Asked of the system once; :data:`USUAL` where it does not say.
     """
-    told = told_by_macos() if sys.platform == "darwin" else told_by_linux()
+    told = told_by_macos() if sys.platform == "darwin" else told_by_linux(level=2)
     return USUAL if told is None else min(max(told, LEAST), MOST)
 
 
-def told_by_linux() -> int | None:
+def told_by_linux(level: int) -> int | None:
     """What the folder of the first core says; None where there is no such folder, or it does not say."""
     try:
         for index in sorted(LINUX.glob("index*")):
-            if (index / "level").read_text(encoding="ascii").strip() == "2":
+            if (index / "level").read_text(encoding="ascii").strip() == str(level):
                 return parsed((index / "size").read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError):
         pass
