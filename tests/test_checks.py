@@ -16,10 +16,10 @@ import pytest
 
 import stg_np
 from stg_np import checks
-from stg_np.backend import DeviceError
+from stg_np.backend import DeviceError, to_host
 from stg_np.checks import on_device, package_pairs, run_checks
-from stg_np.gradcheck import check_pair, format_table
-from tests.contract import hold_to_contract
+from stg_np.gradcheck import Report, check_pair, format_table
+from tests.contract import hold_to_contract, leaves
 
 NOT_LISTED = {
     "stg_np.__main__": "the program",
@@ -68,12 +68,19 @@ def code_run_by(function: Callable[[], Any]) -> set[CodeType]:
     return seen
 
 
-def test_every_pair_is_right(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if device != "cpu":
-        quick = partial(check_pair, directions=1, jacobian=False, float32=False)  # in full on NumPy only
-        monkeypatch.setattr(checks, "check_pair", quick)
-    reports = run_checks(device)
+def assert_all_right(reports: list[Report]) -> None:
     assert all(report.ok and report.error <= 1e-8 and not report.skipped for report in reports), format_table(reports)
+
+
+def test_every_pair_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = partial(check_pair, directions=1, jacobian=False)  # no error is orthogonal to random directions
+    monkeypatch.setattr(checks, "check_pair", quick)
+    assert_all_right(run_checks())
+
+
+@pytest.mark.gpu
+def test_every_pair_is_right_on_a_gpu() -> None:
+    assert_all_right(run_checks("cuda"))
 
 
 def test_every_pair_of_the_package_is_on_the_list() -> None:
@@ -96,10 +103,13 @@ def test_what_is_not_on_the_list_is_found() -> None:
     assert some_backward.__code__ in code_run_by(some_backward)
 
 
-def test_every_pair_keeps_the_contract(device: str) -> None:
-    """dtype, array library, inputs untouched, no waiting for the device: layers, losses and whole models."""
+def test_every_pair_keeps_the_contract_and_both_libraries_agree(device: str) -> None:
+    """dtype, library, inputs untouched, no waiting for the device: layers, losses and whole models."""
     for pair in package_pairs(np.random.default_rng(0), device):
-        hold_to_contract(pair.forward, pair.backward, on_device(pair.inputs, device))
+        found = hold_to_contract(pair.forward, pair.backward, on_device(pair.inputs, device))
+        outputs, cache = pair.forward(**pair.inputs)
+        for one, other in zip(leaves(found), leaves((outputs, pair.backward(outputs, cache))), strict=True):
+            np.testing.assert_allclose(to_host(one), other, rtol=1e-9, atol=1e-9 * np.abs(other).max(initial=0))
 
 
 def test_pairs_have_names_of_their_own() -> None:
