@@ -32,6 +32,7 @@ coverage: .venv/test.done  ## lines and branches of the mathematics that the tes
 lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: .venv/test.done
 	$(BIN)/mypy

@@ -101,12 +101,14 @@ def explained(error: BaseException) -> tuple[str, int]:
     from stg_np.backend import DeviceError
     from stg_np.commands import UsageError
     from stg_np.data import DataError
-    from stg_np.runs.checkpoint import CheckpointError
+    from stg_np.runs.archive import CheckpointError
+    from stg_np.runs.experiment import RunError
+    from stg_np.runs.scores import MisfitError
     from stg_np.train import TrainingError
 
     if isinstance(error, TrainingError):
         return str(error), 1
-    if isinstance(error, (UsageError, DataError, DeviceError, CheckpointError)):
+    if isinstance(error, (UsageError, DataError, DeviceError, CheckpointError, RunError, MisfitError)):
         return str(error), 2
     return f"an error inside the program ({type(error).__name__}: {error}): run it again with --debug and report it", 1
 

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +35,9 @@ from stg_np.engine import Threads
 from stg_np.evaluate import predict_logits
 from stg_np.gradcheck import Report
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset
-from stg_np.runs import folder as run_folder
-from stg_np.train import Record, TrainConfig, fit
+from stg_np.runs import checkpoint
+from stg_np.runs.folder import RunFolder
+from stg_np.train import Record, TrainConfig, TrainState, fit, train_step
 from tests.data.builders import binary_files, cifar_records, write_files
 from tests.training import make_run
 
@@ -91,14 +92,15 @@ def nothing_lies_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STG_NP_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("stg_np.data.fashion_mnist.SYSTEM_FOLDERS", ())
     monkeypatch.setattr("stg_np.data.cifar10.SYSTEM_FOLDERS", ())
-    monkeypatch.setattr("stg_np.runs.plots.DPI", 20)
+    for name in ("curves_png", "confusion_png"):  # drawing takes most of a tiny training; `finished` is drawn for real
+        monkeypatch.setattr(f"stg_np.runs.plots.{name}", lambda *_: b"a picture")
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preset for tests that need some run, quickly: ``--preset tiny``, three steps."""
     model = {"view": "rows", "width": 8, "layers": 1}
-    preset = Preset("digits", "for tests", model, TrainConfig(epochs=1, batch_size=400, flip=True))
+    preset = Preset("digits", "for tests", model, TrainConfig(epochs=1, batch_size=400, flip=True, rotate=5.0))
     monkeypatch.setitem(PRESETS, "tiny", preset)
 
 
@@ -131,6 +133,11 @@ def assert_one_sentence(result: Result, *parts: str, code: int = 2) -> None:
         assert part in result.err
 
 
+def files(folder: Path) -> set[str]:
+    """What lies in the folder of a run, but for the lock."""
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
 def arrays(path: Path) -> dict[str, bytes]:
     """Every array of a checkpoint but its header, as bytes."""
     with np.load(path) as stored:
@@ -157,7 +164,7 @@ def logged_steps(epoch: int) -> list[tuple[str, int, int]]:
 def test_training_with_no_option_but_the_epochs_leaves_a_finished_run(finished: tuple[Path, Result]) -> None:
     folder, result = finished
     assert result.code == 0, result.err
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert files(folder) == FILES
     lines = result.out.splitlines()
     assert lines[0] == "digits: 1,293 pictures to train on, 144 held out, 360 to test"
     assert lines[1] == "note: test = the last 360 pictures in file order, other writers"
@@ -177,55 +184,79 @@ def test_training_with_no_option_but_the_epochs_leaves_a_finished_run(finished: 
             picture.verify()
 
 
-def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(finished: tuple[Path, Result], tmp_path: Path) -> None:
-    """Stopped by Ctrl-C and then by SIGTERM, with another number of workers each time."""
-    out = tmp_path / "run"
-    begun, code, error = interrupted(out, "--epochs", "2", "--workers", "1", after=10, signals=[signal.SIGINT])
-    assert_one_sentence(Result(code, begun, error), f"stg-np train --resume --out {out}", code=130)
-    stopped_at = run_folder.load(out / "checkpoint.npz").now.step
-    assert 10 <= stopped_at < 40
-    assert not (out / "confusion.png").exists()
-    if stopped_at < 30:  # a busy machine may have been slow to deliver the signal
-        again, code, error = interrupted(out, "--resume", "--workers", "2", after=30, signals=[signal.SIGTERM])
-        assert code == 143
-        assert f"resumed after step {stopped_at}" in again
-    result = process("train", "--resume", "--out", out, cwd=tmp_path)
-    assert result.code == 0, result.err
-    whole = finished[0]
-    assert arrays(out / "checkpoint.npz") == arrays(whole / "checkpoint.npz")
-    assert arrays(out / "best.npz") == arrays(whole / "best.npz")
-    assert untimed_metrics(out) == untimed_metrics(whole)
-    assert (out / "config.toml").read_bytes() == (whole / "config.toml").read_bytes()
-    assert result.out.splitlines()[-1] == finished[1].out.splitlines()[-1]
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the first epoch by Ctrl-C, in the second by SIGTERM, with another number of workers each time."""
+    options = ("train", "--preset", "tiny", "--batch-size", 100, "--epochs", 2, "--workers", 1, "--out")
+    whole = stg(*options, "whole")
+    assert whole.code == 0, whole.err
+    with monkeypatch.context() as patch:
+        signal_after(patch, 5, signal.SIGINT)
+        result = stg(*options, "run")
+    assert result.code == 130
+    assert result.err == "stg-np: stopped and saved after step 5: go on with `stg-np train --resume --out run`\n"
+    assert checkpoint.load(Path("run/checkpoint.npz")).now.step == 5
+    assert not Path("run/confusion.png").exists()
+    with monkeypatch.context() as patch:
+        signal_after(patch, 15, signal.SIGTERM)
+        result = stg("train", "--resume", "--out", "run", "--workers", 2)
+    assert result.code == 143
+    assert "resumed after step 5" in result.out
+    resumed = stg("train", "--resume", "--out", "run")
+    assert resumed.code == 0, resumed.err
+    for name in ("checkpoint.npz", "best.npz"):
+        assert arrays(Path("run") / name) == arrays(Path("whole") / name)
+    assert untimed_metrics(Path("run")) == untimed_metrics(Path("whole"))
+    assert Path("run/config.toml").read_bytes() == Path("whole/config.toml").read_bytes()
+    assert resumed.out.splitlines()[-1] == whole.out.splitlines()[-1]
+
+
+def signal_after(patch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Let this process get a signal at the end of a step of training."""
+
+    def train_step_and_signal(*arguments: Any) -> TrainState:
+        now = train_step(*arguments)
+        if now.step == step:
+            signal.raise_signal(number)
+        return now
+
+    patch.setattr("stg_np.train.train_step", train_step_and_signal)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """A process like a user's, with real signals: one to stop, one because it takes too long, one out of anger."""
     out = tmp_path / "run"
-    _, code, error = interrupted(out, "--epochs", "9", after=10, signals=[signal.SIGINT] * 3)
-    assert code == 130
-    assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("stg-np: stopped ")
-    assert run_folder.load(out / "checkpoint.npz").now.step >= 0
-    assert not list(out.glob("*.tmp"))
-
-
-def interrupted(out: Path, *options: str, after: int, signals: Sequence[int]) -> tuple[str, int, str]:
-    """Start a training, send the signals once it has recorded a step, and wait: (stdout, exit code, stderr)."""
-    command = [*PROGRAM, "train", "--out", str(out), *options]
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+        [*PROGRAM, "train", "--out", str(out), "--epochs", "9"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
         metrics = out / "metrics.jsonl"
         deadline = time.monotonic() + 60
-        while f'"step": {after},' not in (metrics.read_text() if metrics.exists() else ""):
+        while '"step": 10,' not in (metrics.read_text() if metrics.exists() else ""):
             assert running.poll() is None, running.communicate()
             assert time.monotonic() < deadline, "the training does not get there"
-            time.sleep(0.005)
-        for number in signals:
-            running.send_signal(number)
+            time.sleep(0.01)
+        for _ in range(3):
+            running.send_signal(signal.SIGINT)
             time.sleep(0.004)
-        printed, error = running.communicate(timeout=60)
-        return printed, running.returncode, error
+        _, error = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("stg-np: stopped ")
+    assert checkpoint.load(out / "checkpoint.npz").now.step >= 0
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_a_folder_in_which_another_training_is_going_on_is_left_alone(stg: Stg) -> None:
+    with RunFolder(Path("run")).locked():
+        for option in ([], ["--overwrite"]):
+            result = stg("train", "--preset", "tiny", "--out", "run", *option)
+            assert_one_sentence(result, "another training is going on in run", "--out")
+        assert files(Path("run")) == set()
+    assert stg("train", "--preset", "tiny", "--out", "run").code == 0
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    with RunFolder(Path("run")).locked():
+        assert_one_sentence(stg("train", "--resume", "--out", "run"), "another training is going on in run")
+    assert before == {path.name: path.read_bytes() for path in Path("run").iterdir()}
 
 
 def test_final_trains_on_everything_and_tests_the_last_state(stg: Stg, cifar: Path) -> None:
@@ -257,7 +288,7 @@ def test_the_random_split_of_the_digits_is_named_wherever_an_accuracy_is(stg: St
 
 def test_a_preset_may_learn_from_other_data_and_mirrors_only_what_may_be_mirrored(stg: Stg) -> None:
     assert stg("train", "--preset", "tiny", "--data", "digits").code == 0
-    assert not run_folder.load(Path("runs/tiny/best.npz")).about.training.flip
+    assert not checkpoint.load(Path("runs/tiny/best.npz")).about.training.flip
 
 
 def test_a_preset_that_does_not_fit_the_pictures_is_refused(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +302,7 @@ def test_a_run_is_not_overwritten_unless_asked(stg: Stg, trained: Path) -> None:
     assert arrays(trained / "checkpoint.npz") == before
     result = stg("train", "--out", trained, "--overwrite", "--preset", "tiny")
     assert result.code == 0, result.err
-    assert run_folder.load(trained / "checkpoint.npz").now.step == 3
+    assert checkpoint.load(trained / "checkpoint.npz").now.step == 3
 
 
 def test_what_is_no_checkpoint_is_not_overwritten_either(stg: Stg) -> None:
@@ -413,7 +444,7 @@ def test_a_full_disk_is_found_before_training(stg: Stg) -> None:
     with full_disk(100_000):
         result = stg("train", "--out", "run")
     assert_one_sentence(result, "run/checkpoint.npz", "free some space")
-    assert [path.name for path in Path("run").iterdir()] == ["config.toml"]
+    assert files(Path("run")) == {"config.toml"}
 
 
 @pytest.mark.parametrize(("limit", "named"), [(9_000, "best.npz"), (1, "metrics.jsonl")])
@@ -427,11 +458,11 @@ def test_a_disk_that_fills_up_on_the_way_costs_nothing_that_was_saved(
                 yield record
 
     with monkeypatch.context() as patch:
-        patch.setattr("stg_np.commands.train.fit", fit_on_a_full_disk)
+        patch.setattr("stg_np.runs.experiment.fit", fit_on_a_full_disk)
         result = stg("train", "--preset", "tiny", "--out", "run")
     assert_one_sentence(result, f"run/{named}", "free some space")
-    assert run_folder.load(Path("run/checkpoint.npz")).now.step == 0
-    assert {path.name for path in Path("run").iterdir()} <= {"config.toml", "metrics.jsonl", "checkpoint.npz"}
+    assert checkpoint.load(Path("run/checkpoint.npz")).now.step == 0
+    assert files(Path("run")) <= {"config.toml", "metrics.jsonl", "checkpoint.npz"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -538,16 +569,16 @@ def test_eval_reports_both_readings_by_name(stg: Stg, finished: tuple[Path, Resu
 def test_eval_refuses_another_task(stg: Stg, finished: tuple[Path, Result], trained: Path, cifar: Path) -> None:
     result = stg("eval", finished[0] / "best.npz", "--data", "cifar10", "--data-dir", cifar)
     assert_one_sentence(result, "8×8×1", "32×32×3")
-    about, now = run_folder.load(trained / "best.npz")
+    about, now = checkpoint.load(trained / "best.npz")
     letters = replace(about, data=replace(about.data, classes=tuple("abcdefghij")))
-    run_folder.save(trained / "letters.npz", letters, now)
+    checkpoint.save(trained / "letters.npz", letters, now)
     assert_one_sentence(stg("eval", trained / "letters.npz"), "a, b, c", "digits")
 
 
 def test_predict_sees_in_a_picture_file_what_the_model_sees_in_the_data(
     stg: Stg, finished: tuple[Path, Result]
 ) -> None:
-    about, now = run_folder.load(finished[0] / "best.npz")
+    about, now = checkpoint.load(finished[0] / "best.npz")
     pictures = load("digits").test_images[:4]
     with Threads(1) as workers:
         logits = predict_logits(

@@ -6,19 +6,20 @@ import argparse
 import json
 from collections.abc import Sequence
 from math import isnan
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from stg_np.backend import Array, to_device
-from stg_np.commands import OK, UsageError, checked_device
+from stg_np.backend import Array
+from stg_np.commands import OK, checked_device
 from stg_np.commands.options import add_checkpoint, add_data_dir, add_device, add_json, add_workers
 from stg_np.data import Dataset
 from stg_np.data import load as load_data
-from stg_np.data.augment import normalise
 from stg_np.engine import Threads
-from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
-from stg_np.runs.folder import About, Stored, load
+from stg_np.evaluate import one_vs_rest_accuracy, recall_per_class
+from stg_np.runs.checkpoint import Stored, load
+from stg_np.runs.description import About
+from stg_np.runs.scores import Scores, score
 from stg_np.summary import aligned
 
 ABOUT = "test a checkpoint on the test pictures"
@@ -43,67 +44,22 @@ def add_options(parser: Any) -> None:
     add_workers(parser)
 
 
-class Scores(NamedTuple):
-    """The result of a test. ``accuracy_mirror``: averaged over each picture and its mirror image, where that makes
-    sense; ``confusion`` (C, C) is without it: row, the true class; column, the class that the model says.
-    """
-
-    pictures: int
-    loss: float
-    accuracy: float
-    accuracy_mirror: float | None
-    confusion: Array
-
-
-def evaluate(stored: Stored, dataset: Dataset, device: str, workers: Threads) -> Scores:
-    """Test on the test pictures of ``dataset``."""
-    images, labels = dataset.test_images, dataset.test_labels
-
-    def prepare(pictures: Array) -> Array:
-        return to_device(normalise(pictures, *stored.about.data.scaling), device)
-
-    def logits(mirror: bool) -> Array:
-        now = stored.now
-        return predict_logits(stored.about.model, now.params, now.state, images, workers, prepare, mirror=mirror)
-
-    plain = logits(mirror=False)
-    mirrored = accuracy(logits(mirror=True), labels)[1] if dataset.flip else None
-    return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels))
-
-
 def run(args: argparse.Namespace) -> int:
     """Print the scores of a checkpoint."""
     device = args.device or "cpu"
     count = checked_device(device, args.workers)
     stored = load(args.checkpoint, device)
     about = stored.about
-    split_seed = (
-        about.data.split_seed if args.data in (None, about.data.name) else None
-    )  # else the test is not the test
+    same_data = args.data in (None, about.data.name)
+    split_seed = about.data.split_seed if same_data else None  # without it the test would not be the test
     dataset = load_data(args.data or about.data.name, args.data_dir, split_seed=split_seed)
-    refuse_misfit(about, dataset)
-    with Threads(count) as workers:
-        scores = evaluate(stored, dataset, device, workers)
+    with Threads(count) as engine:
+        scores = score(stored, dataset, engine)
     if args.json:
         print(json.dumps(as_json(args.checkpoint, about, dataset, scores), indent=2))
     else:
         print("\n".join(text_lines(args.checkpoint, stored, dataset, scores)))
     return OK
-
-
-def refuse_misfit(about: About, dataset: Dataset) -> None:
-    """Pictures of another shape, or other classes, are another task."""
-    needed, found = about.model.input_shape, dataset.shape
-    if needed != found:
-        needs, has = ("×".join(map(str, shape)) for shape in (needed, found))
-        raise UsageError(
-            f"the model takes pictures of {needs} and {dataset.name} has {has}: name other data with --data"
-        )
-    if about.data.classes != dataset.classes:
-        raise UsageError(
-            f"the model knows the classes of {about.data.name} ({', '.join(about.data.classes)}), which are not those "
-            f"of {dataset.name}: name other data with --data"
-        )
 
 
 def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[str, Any]:
@@ -155,8 +111,3 @@ def class_table(classes: Sequence[str], confusion: Array) -> list[str]:
     rows += [(k, f"{r:.4f}", f"{o:.4f}", f"{n:,}") for k, r, o, n in zip(classes, recall, one_vs_rest, pictures)]
     rows.append(("mean", f"{np.nanmean(recall):.4f}", f"{one_vs_rest.mean():.4f}", ""))
     return aligned(rows)
-
-
-def per_class(classes: Sequence[str], values: Array) -> str:
-    """``name 0.97, name 0.94, …`` in one line."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in zip(classes, values))

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stg_np.backend import Array, to_device
+from stg_np.backend import Array
 from stg_np.commands import OK, UsageError, checked_device
 from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
-from stg_np.data.augment import normalise
 from stg_np.data.pictures import MODES, read_picture
 from stg_np.engine import Threads
-from stg_np.evaluate import predict_logits
-from stg_np.ops.losses import log_softmax
-from stg_np.runs.folder import Stored, load
+from stg_np.runs.checkpoint import load
+from stg_np.runs.scores import probabilities
 
 ABOUT = "say what pictures of your own show"
 EPILOG = """\
@@ -50,26 +48,15 @@ def run(args: argparse.Namespace) -> int:
     if len(shape) != 3 or shape[2] not in MODES:
         raise UsageError(f"{args.checkpoint} is not a model of grey or coloured pictures")
     pictures = np.stack([read_picture(path, shape, value_range, args.invert) for path in args.images])
-    best = top_classes(probabilities(stored, pictures, device), stored.about.data.classes, args.top)
+    with Threads(1) as engine:
+        likely = probabilities(stored, pictures, engine)
+    best = top_classes(likely, stored.about.data.classes, args.top)
     if args.json:
         print(json.dumps([{"image": str(path), "classes": found} for path, found in zip(args.images, best)], indent=2))
         return OK
     for path, found in zip(args.images, best):
         print(f"{path}: " + ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in found))
     return OK
-
-
-def probabilities(stored: Stored, pictures: Array, device: str) -> Array:
-    """(N, C) from uint8 pictures (N, height, width, c)."""
-
-    def prepare(group: Array) -> Array:
-        return to_device(normalise(group, *stored.about.data.scaling), device)
-
-    with Threads(1) as workers:
-        now = stored.now
-        logits = predict_logits(stored.about.model, now.params, now.state, pictures, workers, prepare)
-    result: Array = np.exp(log_softmax(logits.astype(np.float64)))
-    return result
 
 
 def top_classes(probability: Array, classes: tuple[str, ...], count: int) -> list[list[dict[str, Any]]]:

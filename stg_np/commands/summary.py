@@ -28,13 +28,14 @@ def run(args: argparse.Namespace) -> int:
     """The layers of a preset's model, or of a checkpoint's."""
     from stg_np.data import SOURCES
     from stg_np.presets import PRESETS
-    from stg_np.runs.folder import load
+    from stg_np.runs.checkpoint import load
     from stg_np.summary import summary_text
 
     if args.checkpoint is not None:
         about, now = load(args.checkpoint, "cpu")
         print(f"{args.checkpoint}: preset {about.preset}, trained on {about.data.label}, state after step {now.step:,}")
-        print(summary_text(about.model, now.params))
+        model: Any = about.model
+        print(summary_text(model, now.params))
         return OK
     name = args.preset or "digits"
     info = SOURCES[PRESETS[name].data].INFO

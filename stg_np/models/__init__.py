@@ -1,1 +1,15 @@
-"""The models: each is a frozen dataclass (its configuration) with ``init``, ``forward`` and ``backward``."""
+"""The models: each is a frozen dataclass (its configuration) with ``layout``, ``init``, ``forward`` and ``backward``.
+
+A new model is one file here and one line in :data:`MODELS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stg_np.models.stg import STG
+
+MODELS: dict[str, type[Any]] = {
+    "stg": STG,
+}
+"""Every kind of model, by the name that configurations and checkpoints give it."""

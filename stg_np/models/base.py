@@ -5,7 +5,7 @@ A model is a frozen dataclass: its fields are its configuration, its methods are
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from stg_np.params import Params, State
 from stg_np.workspace import Workspace
 
 
+@runtime_checkable
 class Model(Protocol):
     """``init`` draws the parameters; ``forward`` and ``backward`` are a pair like every other."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import cos, pi, sqrt
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from stg_np.backend import Array, get_xp
 from stg_np.params import Params
@@ -23,6 +23,7 @@ Each: TypeAlias = Callable[[Callable[[Any], Array], Iterable[Any]], Iterable[Arr
 """``map``, or what calls a function for each of several items on threads."""
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """Two pure functions."""
 

@@ -1,178 +1,126 @@
-"""Checkpoints: one ``.npz`` file of named arrays and a JSON header; atomic, verified, and free of pickle.
-
-Every member of the archive carries a CRC, which catches flipped bits and truncation. A file is written beside its
-final name, flushed to the disk, and only then renamed; so under the final name there is always a whole checkpoint,
-the old one or the new one. Before room is made for an array, its name, shape and dtype are compared with what the
-header's configuration calls for, and its length with the bytes that are there: a forged header of 128 bytes could
-otherwise ask for terabytes.
-"""
+"""Checkpoints: the description and the state of a run in one file; enough to use its model, or to go on training."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import io
-import json
-import os
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping
-from math import prod
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np.backend import Array, to_host
-
-FORMAT = "stg-np checkpoint 1"
-HEADER = "header"
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be written or read; the message is one sentence: what, where, how to mend it."""
+from stg_np.backend import Array, to_device
+from stg_np.params import Layout, Params, State
+from stg_np.runs import archive
+from stg_np.runs.archive import CheckpointError
+from stg_np.runs.description import About, about_from, from_table
+from stg_np.train import TrainState
 
 
-def save(path: Path, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    """Write arrays (of either library) and a JSON-serialisable header to ``path``, atomically.
+class Stored(NamedTuple):
+    """What a checkpoint holds: a description of the run, and its state (on the device asked for)."""
 
-    Raises:
-        CheckpointError: if the disk is full or the folder cannot be written; an older file at ``path`` is untouched.
-        TypeError: if the header is not JSON.
-        ValueError: if an array holds Python objects, or has the name of the header.
-    """
-    if HEADER in arrays:
-        raise ValueError(f"no array of a checkpoint can be named {HEADER!r}")
-    text = json.dumps({"format": FORMAT, **header})
-    members = {HEADER: np.frombuffer(text.encode(), np.uint8)} | {k: to_host(v) for k, v in arrays.items()}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # what np.savez does; it cannot refuse objects before NumPy 2.2
-        for name, array in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    about: About
+    now: TrainState
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that ``path`` holds either its old content or all of the new, whatever happens.
+@dataclass(frozen=True)
+class Counters:
+    """What a state holds besides arrays: see :class:`~stg_np.train.TrainState`."""
+
+    step: int
+    best_accuracy: float
+
+    def __post_init__(self) -> None:
+        if self.step < 0 or not 0 <= self.best_accuracy <= 1:
+            raise ValueError("step and best_accuracy are out of range")
+
+
+def save(path: Path, about: About, now: TrainState) -> None:
+    """Write a checkpoint, atomically.
 
     Raises:
-        CheckpointError: if it cannot be written.
+        CheckpointError: if it cannot be written; an older file there is untouched.
     """
-    temporary: str | None = None
-    try:
-        clean_stale(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-        sync_folder(path.parent)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; an older file there is untouched: "
-            "free some space, or choose another folder with --out"
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    archive.save(path, arrays_of(now), about.as_table() | {"step": now.step, "best_accuracy": now.best_accuracy})
 
 
-def clean_stale(path: Path) -> None:
-    """Remove what an interrupted write of ``path`` left behind."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(OSError):
-            stale.unlink()
+def arrays_of(now: TrainState) -> dict[str, Array]:
+    """The arrays of a state under the names that a checkpoint gives them."""
+    return {
+        "params": now.params.flat,
+        **{f"state/{name}": array for name, array in now.state.items()},
+        **{f"moments/{name}": array for name, array in now.moments.items()},
+        "loss_sum": now.loss_sum,
+        "correct": now.correct,
+        "bad_step": now.bad_step,
+    }
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable (POSIX; where folders cannot be opened there is nothing to do)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a checkpoint, without reading its arrays.
-
-    Raises:
-        CheckpointError: if ``path`` is not a readable checkpoint of this format.
-    """
-    with opened(path) as archive:
-        text = read_member(archive, HEADER, None)
-        header: dict[str, Any] = json.loads(text.tobytes())
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of the format {FORMAT!r} that this version reads")
-    return header
-
-
-def load(path: Path, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
-    """The arrays of a checkpoint, on the host, after comparing them with what is expected.
+def load(path: Path, device: str | None = None) -> Stored:
+    """Read a checkpoint: check its header, derive the sizes of its arrays from that, and only then read them.
 
     Args:
-        path: a file that :func:`save` wrote.
-        expected: the shape and dtype of every array, by name.
+        path: a ``checkpoint.npz`` or ``best.npz``.
+        device: where the arrays should be; None: on the device that the run was on.
 
     Raises:
-        CheckpointError: if a name, shape or dtype differs, or the file is damaged.
+        CheckpointError: if it is not a checkpoint, is damaged, or contradicts itself.
+        DeviceError: if the device cannot be used.
     """
-    with opened(path) as archive:
-        names = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
-        if names != set(expected):
-            differing = ", ".join(sorted(names ^ set(expected))[:5])
-            raise CheckpointError(f"{path} does not fit its own configuration: {differing} missing or unknown")
-        return {
-            name: read_member(archive, name, (tuple(shape), np.dtype(dtype)))
-            for name, (shape, dtype) in expected.items()
-        }
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The zip archive at ``path``; whatever is wrong with it becomes one sentence."""
+    header = archive.read_header(path)
+    header.pop("format")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its members are compressed")  # nobody knows how far they would unfold
-            yield archive
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no checkpoint {path}: give the path of a checkpoint.npz or best.npz"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except CheckpointError:
-        raise
-    except Exception as error:  # the parsers of zip, .npy and JSON raise more than a dozen kinds on damaged bytes
-        raise CheckpointError(f"{path} is not an stg-np checkpoint, or it is damaged: {error}") from error
+        counters = from_table(Counters, {f.name: header.pop(f.name) for f in fields(Counters) if f.name in header})
+        about = about_from(header)
+        blank = blank_state(about, path.stat().st_size)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path} has a header that makes no sense: {error}") from error
+    expected = {name: (array.shape, array.dtype) for name, array in arrays_of(blank).items()}
+    device = about.device if device is None else device
+    arrays = {name: to_device(array, device) for name, array in archive.load(path, expected).items()}
+    now = blank._replace(
+        params=blank.params.with_flat(arrays["params"]),
+        state={name: arrays[f"state/{name}"] for name in blank.state},
+        moments={name: arrays[f"moments/{name}"] for name in blank.moments},
+        step=counters.step,
+        loss_sum=arrays["loss_sum"],
+        correct=arrays["correct"],
+        bad_step=arrays["bad_step"],
+        best_accuracy=counters.best_accuracy,
+    )
+    return Stored(about, now)
 
 
-def read_member(archive: zipfile.ZipFile, name: str, expected: tuple[tuple[int, ...], Any] | None) -> Array:
-    """One array, if it has the shape and dtype expected (None: those of text).
+def blank_state(about: About, room: int) -> TrainState:
+    """A state with the shapes and dtypes that the description calls for; its values mean nothing.
 
-    The bytes are read to their end first, which is what verifies their CRC; they are no more than the file has.
+    Raises:
+        ValueError: if the parameters need more than ``room`` bytes, which is known before memory is asked for.
     """
-    content = io.BytesIO(archive.read(f"{name}.npy"))
-    version = np.lib.format.read_magic(content)
-    if version != (1, 0):
-        raise ValueError(f"{name} is stored in an unknown version {version} of the .npy format")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
-    length = len(content.getbuffer()) - content.tell()
-    wanted = expected or ((length,), np.dtype(np.uint8))
-    if (shape, dtype) != wanted:
-        raise CheckpointError(
-            f"{archive.filename} does not fit its own configuration: {name} is {shape} {dtype}, "
-            f"not {wanted[0]} {wanted[1]}"
-        )
-    if length != prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} has {length} bytes, which is not what its shape needs")
-    content.seek(0)
-    array: Array = np.load(content, allow_pickle=False)
-    return array
+    refuse_endless(about.model, room)
+    model: Any = about.model
+    if hasattr(model, "layout"):
+        layout, state_layout = model.layout(), model.state_layout()
+    else:  # until every model has one
+        layout, state_layout = model.init(np.random.default_rng(0))[0].layout, Layout(())
+    if np.dtype(np.float32).itemsize * (layout.size + state_layout.size) > room:
+        raise ValueError("the model that it describes is larger than the whole file")
+    params = Params(layout, np.zeros(layout.size, np.float32))
+    moments = about.training.make_optimizer().init(params)
+    return TrainState(params, zeros(state_layout), moments, 0, np.zeros(()), np.zeros(()), np.full((), -1), 0.0)
+
+
+def zeros(layout: Layout) -> State:
+    """The arrays of a layout, each by itself."""
+    return {entry.name: np.zeros(entry.shape, np.float32) for entry in layout.entries}
+
+
+def refuse_endless(model: Any, room: int) -> None:
+    """A layout is a list of the model's arrays, and somebody may ask for a million million layers.
+
+    Each layer costs a few numbers in the file; so what a model counts is smaller than ``room`` by far.
+    """
+    for field in fields(model):
+        value = getattr(model, field.name)
+        if isinstance(value, int) and value > 10_000 + room // 64:
+            raise ValueError(f"model.{field.name} = {value:.2e} does not fit into a file of {room:,} bytes")

@@ -1,0 +1,278 @@
+"""An experiment: a run with its data, its description and its folder. ``stg-np train``, from Python::
+
+    with make_run("digits", epochs=10) as experiment, Threads() as engine:
+        records = list(experiment.train(engine))
+        print(experiment.test(engine).accuracy)
+
+Where a text says ``--out`` or ``--data-dir``, here these are the arguments ``out`` and ``data_dir``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import stg_np
+from stg_np.backend import array_module, to_host
+from stg_np.data import Dataset, load, source
+from stg_np.data.augment import channel_statistics, validation_split
+from stg_np.engine import Engine
+from stg_np.presets import DEFAULT_PRESET, PRESETS
+from stg_np.runs import checkpoint
+from stg_np.runs.archive import CheckpointError, write_atomically
+from stg_np.runs.checkpoint import Stored
+from stg_np.runs.description import About, DataFacts
+from stg_np.runs.folder import RunFolder, metrics_line
+from stg_np.runs.scores import Scores, score
+from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
+
+VALIDATION = 0.1
+"""The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
+
+SETTINGS = ("epochs", "seed", "batch_size", "learning_rate")
+"""What may differ from the preset."""
+
+Split = Literal["default", "random"]
+
+
+class RunError(Exception):
+    """A run cannot be made or resumed as was asked; the message is one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A run, what it learns from, its folder, and where it starts.
+
+    Enter it to have the folder for yourself: a new run removes what an older one left there, a resumed one drops the
+    records of steps that were never saved.
+    """
+
+    run: Run
+    about: About
+    dataset: Dataset
+    folder: RunFolder
+    start: TrainState
+    resumed: bool = False
+    overwrite: bool = False
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.folder.locked())
+            if self.resumed:
+                self.folder.write_config(self.about)
+                self.folder.forget_after(self.start.step)
+            else:
+                refuse_progress(self.folder, self.overwrite)
+                self.folder.begin(self.about, self.start)
+            self._held.enter_context(stack.pop_all())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._held.close()
+
+    def train(self, engine: Engine, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        """Train, and write down every record before it is yielded; see :func:`stg_np.train.fit`."""
+        for record in fit(self.run, engine, start=self.start, should_stop=should_stop):
+            self.keep(record)
+            yield record
+
+    def keep(self, record: Record) -> None:
+        """Write a record down; after an epoch, or when stopped, save the state.
+
+        The order matters where the power fails in between: the newest ``checkpoint.npz`` never knows of a better
+        accuracy than that of ``best.npz``, and of no epoch that ``metrics.jsonl`` lacks.
+        """
+        folder = self.folder
+        if record.kind != "stopped":
+            folder.append(metrics_line(record, self.dataset.label))
+        if record.is_best:
+            checkpoint.save(folder.best, self.about, record.now)
+        if record.kind != "step":
+            checkpoint.save(folder.last, self.about, record.now)
+
+    def chosen(self) -> Stored:
+        """The state to test: the best one, or with ``final`` the last one."""
+        return checkpoint.load(self.folder.chosen, self.run.device)
+
+    def test(self, engine: Engine) -> Scores:
+        """Test the chosen state on the test pictures."""
+        return score(self.chosen(), self.dataset, engine)
+
+    def write_results(self, tested: Stored, scores: Scores) -> None:
+        """The record of the test, and the two pictures."""
+        from stg_np.runs import plots
+
+        folder, dataset = self.folder, self.dataset
+        folder.append({
+            "kind": "test", "epoch": self.epoch_of(tested.now), "step": tested.now.step, "loss": scores.loss,
+            "accuracy": scores.accuracy, "accuracy_mirror": scores.accuracy_mirror, "data": dataset.label,
+            "fingerprint": dataset.fingerprint,
+        })  # fmt: skip
+        title = f"{dataset.label}, preset {self.about.preset}"
+        write_atomically(folder.curves, plots.curves_png(folder.read_metrics(), title))
+        title = f"{title}\ntest accuracy {scores.accuracy:.4f}"
+        write_atomically(folder.confusion, plots.confusion_png(to_host(scores.confusion), dataset.classes, title))
+
+    def epoch_of(self, now: TrainState) -> int:
+        """How many epochs a state has behind it."""
+        return now.step // self.run.steps_per_epoch
+
+
+def make_run(
+    preset: str | None = None,
+    *,
+    data: str | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    split: Split | None = None,
+    final: bool = False,
+    device: str = "cpu",
+    out: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> Experiment:
+    """A run from its first step.
+
+    Args:
+        preset: a name in :data:`~stg_np.presets.PRESETS`; None: that of the data, or ``digits``.
+        data: the name of the data set, if it is not the preset's. data_dir: where it lies.
+        split: ``random`` for data without an official split.
+        final: train on all training pictures, with none held out.
+        device: ``cpu`` or ``cuda``. out: the folder of the run; None: ``runs/PRESET``.
+        overwrite: whether a run in that folder may be replaced.
+        settings: what differs from the preset, of :data:`SETTINGS`.
+
+    Raises:
+        RunError: if the folder holds a run, or preset and data do not fit together.
+        DataError: if the data cannot be had. DeviceError: if the device cannot be used.
+        TypeError, ValueError: if a setting is unknown, or out of range.
+    """
+    array_module(device)
+    name = chosen_preset(preset, data)
+    folder = RunFolder(folder_path(out, name))
+    refuse_progress(folder, overwrite)
+    config = with_settings(PRESETS[name].config, settings)
+    split_seed = config.seed if split == "random" else None
+    dataset = load(data or PRESETS[name].data, data_dir, split_seed=split_seed)
+    config = replace(config, flip=config.flip and dataset.flip)
+    try:
+        model = PRESETS[name].make_model(dataset.shape, len(dataset.classes))
+    except ValueError as error:
+        raise RunError(f"the preset {name} does not fit {dataset.label}: {error}") from error
+    train, validation, facts = examples(dataset, config.seed, final, split_seed)
+    about = About(stg_np.__version__, name, final, device, facts, model, config)
+    run = Run(model, config, train, validation, facts.scaling, device)
+    return Experiment(run, about, dataset, folder, initial_state(run), overwrite=overwrite)
+
+
+def resume_run(
+    out: str | PathLike[str],
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    device: str | None = None,
+    **said: Any,
+) -> Experiment:
+    """A run from its last checkpoint, as it was begun.
+
+    Args:
+        out: the folder of the run. data_dir: where its data lie.
+        device: None: the one that it was on.
+        said: ``preset``, ``data``, ``split``, ``final`` and :data:`SETTINGS`, as far as somebody says them again.
+
+    Raises:
+        CheckpointError: if there is no run, or its files are damaged or edited.
+        RunError: if what is said is not how the run was begun, or the data are not those that it was trained on.
+        DataError: if the data cannot be had. DeviceError: if the device cannot be used.
+    """
+    folder = RunFolder(Path(out))
+    if not folder.last.exists():
+        raise CheckpointError(
+            f"there is no run to resume in {folder.path}: begin one without --resume, or name its --out"
+        )
+    about, now = checkpoint.load(folder.last, device)
+    refuse_changes(folder, about, said)
+    folder.check_config(about)
+    dataset = load(about.data.name, data_dir, split_seed=about.data.split_seed)
+    train, validation, facts = examples(dataset, about.training.seed, about.final, about.data.split_seed)
+    if facts != about.data:
+        raise RunError(
+            f"{folder.path} was trained on {about.data.label} with the fingerprint {about.data.fingerprint}, and these "
+            f"files have {dataset.fingerprint}: name the folder of the same files with --data-dir"
+        )
+    about = replace(about, device=device or about.device)
+    run = Run(about.model, about.training, train, validation, facts.scaling, about.device)
+    return Experiment(run, about, dataset, folder, now, resumed=True)
+
+
+def chosen_preset(preset: str | None, data: str | None) -> str:
+    """The preset that is named, or the one of the data that are named, or digits."""
+    name = preset or DEFAULT_PRESET.get(data or "digits")
+    if name in PRESETS:
+        return name
+    if preset is None and data is not None:
+        source(data)  # says which data sets there are
+        raise RunError(f"there is no preset for {data}: name one with --preset")
+    raise RunError(f"there is no preset {name!r}: use one of {', '.join(PRESETS)}")
+
+
+def folder_path(out: str | PathLike[str] | None, preset: str) -> Path:
+    """The folder of a run where none is named, or the one that is."""
+    return Path("runs") / preset if out is None else Path(out)
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """The hyper-parameters with those of :data:`SETTINGS` that are given; None is none."""
+    if unknown := settings.keys() - set(SETTINGS):
+        raise TypeError(f"{', '.join(sorted(unknown))} is none of the settings {', '.join(SETTINGS)}")
+    return replace(config, **{name: value for name, value in settings.items() if value is not None})
+
+
+def as_begun(about: About) -> dict[str, Any]:
+    """What was said when a run was begun, or could have been."""
+    begun: dict[str, Any] = {name: getattr(about.training, name) for name in SETTINGS}
+    split = "default" if about.data.split_seed is None else "random"
+    return begun | {"data": about.data.name, "preset": about.preset, "split": split}
+
+
+def refuse_progress(folder: RunFolder, overwrite: bool) -> None:
+    """A run that has made a step is not replaced unless that is asked for."""
+    if folder.has_progress and not overwrite:
+        raise RunError(
+            f"{folder.path} already holds a run: go on with --resume, replace it with --overwrite, "
+            "or choose another folder with --out"
+        )
+
+
+def refuse_changes(folder: RunFolder, about: About, said: Mapping[str, Any]) -> None:
+    """What contradicts the run being resumed: the learning rate of every step follows from it."""
+    refusal = f"cannot be changed on the way: the run in {folder.path} was begun"
+    advice = "leave the option out, or begin another run with --out"
+    if said.get("final") and not about.final:
+        raise RunError(f"--final {refusal} without it; {advice}")
+    for name, value in as_begun(about).items():
+        given = said.get(name)
+        if given is not None and given != value:
+            option = "--" + name.replace("_", "-")
+            raise RunError(f"{option} {given} {refusal} with {option} {value}; {advice}")
+
+
+def examples(
+    dataset: Dataset, seed: int, final: bool, split_seed: int | None
+) -> tuple[Examples, Examples | None, DataFacts]:
+    """Training pictures, pictures held out (none with ``final``), and the facts, with the scaling of the former."""
+    everything = Examples(dataset.train_images, dataset.train_labels)
+    train, validation = everything, None
+    if not final:
+        kept, held_out = validation_split(dataset.train_labels, VALIDATION, seed)
+        train, validation = (Examples(*(array[indices] for array in everything)) for indices in (kept, held_out))
+    mean, std = channel_statistics(train.images, dataset.value_range)
+    facts = DataFacts(
+        dataset.name, dataset.label, dataset.fingerprint, dataset.official, dataset.flip, dataset.classes,
+        tuple(mean.tolist()), tuple(std.tolist()), dataset.value_range, split_seed,
+    )  # fmt: skip
+    return train, validation, facts

@@ -1,0 +1,80 @@
+"""What a trained model says of pictures, and how often it is right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stg_np.backend import Array, get_xp
+from stg_np.data import Dataset
+from stg_np.data.augment import normalise
+from stg_np.engine import Engine
+from stg_np.evaluate import accuracy, confusion_matrix, predict_logits
+from stg_np.ops.losses import log_softmax
+from stg_np.runs.checkpoint import Stored
+from stg_np.runs.description import About
+
+
+class MisfitError(Exception):
+    """A model and a data set that do not belong together; the message is one sentence."""
+
+
+class Scores(NamedTuple):
+    """The result of a test. ``accuracy_mirror``: averaged over each picture and its mirror image, where that makes
+    sense; ``confusion`` (C, C) is without it: row, the true class; column, the class that the model says.
+    """
+
+    pictures: int
+    loss: float
+    accuracy: float
+    accuracy_mirror: float | None
+    confusion: Array
+
+
+def logits_of(stored: Stored, pictures: Array, engine: Engine, *, mirror: bool = False) -> Array:
+    """Logits (N, C), on the host, of pictures (N, height, width, c) uint8, which are scaled as in training."""
+    about, now = stored
+    xp = get_xp(now.params.flat)
+
+    def prepare(group: Array) -> Array:
+        scaled: Array = xp.asarray(normalise(group, *about.data.scaling))
+        return scaled
+
+    return predict_logits(about.model, now.params, now.state, pictures, engine, prepare, mirror=mirror)
+
+
+def probabilities(stored: Stored, pictures: Array, engine: Engine) -> Array:
+    """(N, C), float64: how probable the model finds each class of each picture."""
+    result: Array = np.exp(log_softmax(logits_of(stored, pictures, engine).astype(np.float64)))
+    return result
+
+
+def score(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
+    """Test on the test pictures of ``dataset``.
+
+    Raises:
+        MisfitError: if it has pictures of another shape, or other classes, than the model was trained on.
+    """
+    refuse_misfit(stored.about, dataset)
+    labels = dataset.test_labels
+    plain = logits_of(stored, dataset.test_images, engine)
+    mirrored = None
+    if dataset.flip:
+        mirrored = accuracy(logits_of(stored, dataset.test_images, engine, mirror=True), labels)[1]
+    return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels))
+
+
+def refuse_misfit(about: About, dataset: Dataset) -> None:
+    """Pictures of another shape, or other classes, are another task."""
+    needed, found = about.model.input_shape, dataset.shape
+    if needed != found:
+        needs, has = ("×".join(map(str, shape)) for shape in (needed, found))
+        raise MisfitError(
+            f"the model takes pictures of {needs} and {dataset.name} has {has}: name other data with --data"
+        )
+    if about.data.classes != dataset.classes:
+        raise MisfitError(
+            f"the model knows the classes of {about.data.name} ({', '.join(about.data.classes)}), which are not those "
+            f"of {dataset.name}: name other data with --data"
+        )
