@@ -95,12 +95,13 @@ def info_text() -> str:
     """Versions, BLAS, threads and devices: what belongs into a report of a problem."""
     from stg_np.data import data_home
     from stg_np.engine import available_cores
+    from stg_np.machine import describe
 
     lines = [
         f"stg_np {stg_np.__version__}, Python {platform.python_version()}, {platform.platform()}",
         ", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        *(f"BLAS: {line}" for line in blas_libraries()),
-        f"cores for this process: {available_cores()} (the number of --workers by default; BLAS gets one thread each)",
+        *(f"{name}: {fact}" for name, fact in describe().items() if name != "versions"),
+        f"workers by default: {available_cores()}, one per core for this process; BLAS gets one thread in each",
         *(f"device {name}: {status}" for name, status in devices().items()),
         f"data: {data_home()} (STG_NP_DATA names another folder)",
     ]
@@ -113,14 +114,3 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def blas_libraries() -> list[str]:
-    """The BLAS libraries that NumPy has loaded, with their version and threads."""
-    from threadpoolctl import threadpool_info
-
-    found = [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
-    return [
-        f"{entry['internal_api']} {entry['version']}, {entry['num_threads']} threads outside of training"
-        for entry in found
-    ] or ["unknown to threadpoolctl: its threads cannot be limited, so set its own environment variable"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np.bench import machine, suite, tables
+from stg_np.bench import suite, tables
 from stg_np.bench.cases import Case, ConvCase, LayerCase, StepCase, from_json, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate
@@ -318,22 +317,3 @@ def test_a_document_leaves_out_what_is_empty() -> None:
 )
 def test_milliseconds_have_three_digits(seconds: float, shown: str) -> None:
     assert tables.milliseconds(seconds) == shown
-
-
-def test_a_machine_is_described_by_what_makes_it_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    monkeypatch.setattr(machine, "told_by_linux", {2: 512 << 10, 3: 32 << 20}.get)
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    facts = machine.describe()
-    assert facts["caches"] == "L2 512 KiB, L3 32 MiB"
-    assert facts["NumPy's float32 kernels"].startswith("tanh ")
-    assert facts["BLAS of NumPy"].endswith("(OPENBLAS_CORETYPE=Haswell)")
-    text = tables.facts_list(facts)
-    assert platform.node() not in text
-    assert str(Path.home()) not in text
-
-
-def test_what_the_system_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "told_by_linux", lambda level: None)
-    monkeypatch.setattr(machine, "told_by_macos", lambda: None)
-    assert machine.describe()["caches"] == "unknown"

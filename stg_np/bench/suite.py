@@ -15,10 +15,10 @@ from typing import Any
 from stg_np.bench.cases import QUICK_SIZES, SIZES, Case, ConvCase, LayerCase, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.growth import AXES, QUICK_AXES, Point, exponent
-from stg_np.bench.machine import describe
 from stg_np.bench.remote import BenchError, Remote, alone, exact_results, prepared, results_of, timed_in_turns
 from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, installed
 from stg_np.engine import available_cores
+from stg_np.machine import describe
 
 COMPILE_LIMIT = 100.0
 """Seconds that a peer may take to compile one size."""

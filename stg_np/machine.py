@@ -1,4 +1,4 @@
-"""What a result was measured on: processor, caches, and the kernels that NumPy and BLAS chose for them.
+"""What this machine is to a program that computes: processor, caches, and the kernels of NumPy and BLAS for them.
 
 Nothing here names a computer, a user or a folder, so the facts may stand in a file that is published.
 """
@@ -69,4 +69,5 @@ def blas() -> str:
         if entry["user_api"] == "blas"
     ]
     asked = os.environ.get("OPENBLAS_CORETYPE")
-    return "; ".join(found or ["unknown"]) + (f" (OPENBLAS_CORETYPE={asked})" if asked else "")
+    unknown = "unknown to threadpoolctl: its threads cannot be limited, so set its own environment variable"
+    return "; ".join(found or [unknown]) + (f" (OPENBLAS_CORETYPE={asked})" if asked else "")
