@@ -299,7 +299,7 @@ def test_no_flipped_bit_goes_unnoticed(saved: Path) -> None:
 
 def test_no_truncation_goes_unnoticed(saved: Path) -> None:
     whole = saved.read_bytes()
-    for length in range(len(whole)):
+    for length in (*range(0, len(whole), 7), *range(len(whole) - 60, len(whole))):
         saved.write_bytes(whole[:length])
         with pytest.raises(CheckpointError):
             read_everything(saved)
