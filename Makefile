@@ -4,7 +4,7 @@ BIN := .venv/bin
 MATHS_TESTS := tests/ops tests/models tests/layers tests/fast tests/optim tests/gradcheck $(patsubst %,tests/test_%.py,\
 	backend workspace params stm engine evaluate train checks)
 
-.PHONY: train test test-thorough test-torch test-gpu coverage lint types check clean
+.PHONY: train test test-thorough test-torch test-gpu coverage mutation lint types check clean
 
 train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
 	$(BIN)/stg-np train --overwrite
@@ -28,6 +28,9 @@ coverage: .venv/test.done  ## lines and branches of the mathematics that the tes
 	$(BIN)/coverage run -m pytest --numprocesses auto --hypothesis-seed 0 $(MATHS_TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+mutation: .venv/test.done  ## errors planted in the source, one at a time: fails if one is not noticed (about 10 minutes)
+	$(BIN)/python -m tools.mutate --out benchmarks/results/mutation.md
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

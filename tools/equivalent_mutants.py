@@ -15,7 +15,7 @@ EQUIVALENT = {
     r"fast.walks.walks_(forward|backward): for steps in .*chunks\(T, ": "how the steps are cut changes no number",
     r"fast.walks.walks_forward: inflow = .*, out=y\[steps\]\) -> ": "another array for the same numbers",
     r"fast.walks.walks_forward: for before, keep_t, .*zip\(keep, memories": "a product has no order",
-    r"fast.walks.fill_preactivations: .*out=matrices\[:, ": "what is written too much is written over by the next lines",
+    r"fast.walks.fill_preactivations: .*out=matrices\[:, ": "what is too much is written over by the next lines",
     r"fast.walks.transpose_stack: line = ": "in how many columns at a time",
     r"fast.walks.walks_backward: dvectors = .* -> .*zeros\(\(3, ": "one row too many, which nobody reads",
     r"fast.walks.chunk_backward: dv = .*, out=dms\) -> ": "another array for the same numbers",
@@ -42,7 +42,7 @@ EQUIVALENT = {
     r"fast.conv.winograd_backward: .*swapaxes\(2, 1\)": "two axes, in any order",
     r"models.base.Model.forward: def forward": "a protocol is never run",
     r"models.stg.layer_backward: dy = dropout_backward": "a product has no order",
-    r"ops.activations.relu_backward: .* -> return dy \* \(x >= 0\)": "at 0 there is no derivative",
+    r"ops.activations.relu_backward: .* -> return dy \* \(y > 0\)": "y is positive where x is",
     r"ops.pool2d.max_pool2d_backward: share = ": "differs at ties only, where there is no derivative",
     r"ops.views.patches_backward: .* -> .*(\(height // patch_height, -1,|, c, patch_width\))": "they stay neighbours",
 }

@@ -35,4 +35,4 @@ def lines_run(folder: Path) -> Iterator[Lines]:
         yield found
     finally:
         sys.settrace(before)
-        threading.settrace(before)  # type: ignore[arg-type]
+        threading.settrace(before)

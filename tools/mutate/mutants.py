@@ -24,18 +24,18 @@ class Mutant(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a node stands: ``parent.field`` or ``parent.field[index]``."""
+    """Where a node stands: ``parent.field`` or ``parent.field[number]``."""
 
     parent: ast.AST
     field: str
-    index: int | None
+    number: int | None
 
     def put(self, node: Any) -> None:
         """Write a node there."""
-        if self.index is None:
+        if self.number is None:
             setattr(self.parent, self.field, node)
         else:
-            getattr(self.parent, self.field)[self.index] = node
+            getattr(self.parent, self.field)[self.number] = node
 
 
 def mutants(source: str, functions: str = "", names: Mapping[str, Any] | None = None) -> Iterator[Mutant]:

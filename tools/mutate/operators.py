@@ -354,7 +354,7 @@ def memory_shared(node: ast.Constant | ast.JoinedStr, context: Context) -> Itera
         if _called(context.parent) in ("empty", "within"):
             parts = [part for part in node.values if isinstance(part, ast.Constant)]
             yield Edit("memory shared", ast.Constant("".join(str(part.value) for part in parts)))
-    elif node.value in memory_names(context.parent):
+    elif node.value in list(memory_names(context.parent)):
         names = context.scope.memory_names
         place = names.index(str(node.value))
         for other in [*names[place + 1 :], *names[:place]][:1]:

@@ -39,7 +39,7 @@ def in_a_fork(work: Callable[[], int], timeout: float) -> int:
 
 
 def set_timeout(seconds: float) -> None:
-    """Kill this process unless it ends, or asks again, within so many seconds of computing (of sleeping, ten times that)."""
+    """Kill this process unless it ends, or asks again, within so many seconds of work; of sleep, ten times that."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
 

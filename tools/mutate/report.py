@@ -33,6 +33,11 @@ class Verdict(NamedTuple):
         name = self.mutant.function.rsplit(".", 1)[-1]
         return name == "backward" or name.endswith("_backward")
 
+    @property
+    def why(self) -> str:
+        """Why it lives, as the end of a sentence; nothing for what was killed."""
+        return {SURVIVED: ": **SURVIVED**", EXPLAINED: f": {EQUIVALENT.get(self.pattern)}"}.get(self.outcome, "")
+
     def __str__(self) -> str:
         mutant = self.mutant
         place = f"{self.module}:{mutant.lines.start}"
@@ -57,8 +62,7 @@ def report(verdicts: list[Verdict], command: str, seconds: float) -> str:
 
 def lines(verdicts: Iterable[Verdict]) -> list[str]:
     """One line of a list for each mutant."""
-    why = {SURVIVED: lambda one: ": **SURVIVED**", EXPLAINED: lambda one: f": {EQUIVALENT[one.pattern]}"}
-    return [f"* {one}{why.get(one.outcome, lambda one: '')(one)}" for one in verdicts] or ["None."]
+    return [f"* {verdict}{verdict.why}" for verdict in verdicts] or ["None."]
 
 
 def table(heading: str, verdicts: list[Verdict], row_of: Callable[[Verdict], str]) -> list[str]:

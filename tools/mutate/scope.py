@@ -91,7 +91,7 @@ class Scope:
         outer: Scope | None = None,
     ) -> None:
         self.names = names
-        self.function = outer.function if outer else function
+        self.function: AnyFunction = outer.function if outer else function
         self.types: dict[str, Type] = dict(outer.types) if outer else {}
         self.parameters: set[str] = set(outer.parameters) if outer else set()
         self.bound: Counter[str] = Counter(outer.bound if outer else {})
