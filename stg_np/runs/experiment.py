@@ -188,6 +188,7 @@ def resume_run(
         CheckpointError: if there is no run, or its files are damaged or edited.
         RunError: if what is said is not how the run was begun, or the data are not those that it was trained on.
         DataError: if the data cannot be had. DeviceError: if the device cannot be used.
+        TypeError: if something else is said.
     """
     folder = RunFolder(Path(out))
     if not folder.last.exists():
@@ -252,9 +253,12 @@ def refuse_changes(folder: RunFolder, about: About, said: Mapping[str, Any]) -> 
     """What contradicts the run being resumed: the learning rate of every step follows from it."""
     refusal = f"cannot be changed on the way: the run in {folder.path} was begun"
     advice = "leave the option out, or begin another run with --out"
+    begun = as_begun(about)
+    if unknown := said.keys() - begun.keys() - {"final"}:
+        raise TypeError(f"{', '.join(sorted(unknown))} is nothing that a run is begun with")
     if said.get("final") and not about.final:
         raise RunError(f"--final {refusal} without it; {advice}")
-    for name, value in as_begun(about).items():
+    for name, value in begun.items():
         given = said.get(name)
         if given is not None and given != value:
             option = "--" + name.replace("_", "-")

@@ -133,3 +133,5 @@ def test_resuming_refuses_what_contradicts_the_run() -> None:
         resume_run("runs/small", epochs=3)
     with pytest.raises(RunError, match="--final cannot be changed"):
         resume_run("runs/small", final=True)
+    with pytest.raises(TypeError, match="epoch is nothing"):
+        resume_run("runs/small", epoch=2)
