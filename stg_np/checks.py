@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm
+from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, array_module, get_xp, to_device
+from stg_np.fast import choose
 from stg_np.fast import conv as fast_conv
-from stg_np.fast import layer as fast_layer
 from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
-from stg_np.models import stg
+from stg_np.layers.spec import Direction, STMKind, WalkSpec
 from stg_np.models.base import Model, loss_and_grad
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
@@ -68,7 +68,7 @@ def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
 
 def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pair]:
     """All pairs that ``device`` can run, with inputs drawn from ``rng``."""
-    for group in (activations, losses, ops, maps, memory, stm_layers, stg_layers, models):
+    for group in (activations, losses, ops, maps, memory, stm_layers, layers_of_walks, models):
         for pair in group(rng):
             if device == "cpu" or not pair.numpy_only:
                 yield pair
@@ -104,8 +104,8 @@ def ops(rng: np.random.Generator) -> Iterator[Pair]:
     yield Pair("rms_norm", rms_norm_forward, rms_norm_backward, {"x": x})
     yield Pair("mean_pool", mean_pool_forward, mean_pool_backward, {"x": x})
     for width in (D, D // 2):
-        last_pool = partial(last_pool_forward, forward_width=width)
-        yield Pair(f"last_pool, {width} of {D} forwards", last_pool, last_pool_backward, {"x": x})
+        last_pool = partial(last_pool_forward, right_width=width)
+        yield Pair(f"last_pool, {width} of {D} to the right", last_pool, last_pool_backward, {"x": x})
     yield Pair("dropout", lambda x: dropout_forward(x, 0.4, np.random.default_rng(0)), dropout_backward, {"x": x})
     for patch in ((1, 9), (2, 3), (1, 1)):
         images = rng.standard_normal((3, 4, 9, 2))  # neighbouring axes differ, so that none can stand for the other
@@ -153,44 +153,42 @@ def memory(rng: np.random.Generator) -> Iterator[Pair]:
 def stm_layers(rng: np.random.Generator) -> Iterator[Pair]:
     """The STM layer: both forms, the fast path, both kinds of gate, several φ_z and φ; several steps and one."""
     B, D, H = 2, 3, 2
-    paths: dict[str, Any] = {
-        "input-only": (stm.stm_forward, stm.stm_backward),
-        "recurrent": (stm.stm_recurrent_forward, stm.stm_recurrent_backward),
-        "fast": (fast_walks.stm_forward, fast_walks.stm_backward),
+    plain, recurrent = (
+        (stm.stm_forward, stm.stm_backward),
+        (stm_recurrent.stm_recurrent_forward, stm_recurrent.stm_recurrent_backward),
+    )
+    phis: dict[str, dict[str, Activation]] = {
+        "φ_z tanh": {"phi_z": TANH},
+        "φ_z identity": {"phi_z": IDENTITY},
+        "φ_z identity, φ tanh": {"phi_z": IDENTITY, "phi": TANH},
     }
-    phis = {
-        "φ_z tanh": (TANH, IDENTITY),
-        "φ_z identity": (IDENTITY, IDENTITY),
-        "φ_z identity, φ tanh": (IDENTITY, TANH),
-    }
-    for path, diagonal, (phi_name, (phi_z, phi)), T in product(paths, (False, True), phis.items(), (1, 6)):
-        forward, backward = paths[path]
-        pair = with_params(partial(forward, phi_z=phi_z, phi=phi), backward, fast=path == "fast")
+    cases = [
+        *product({"input-only": plain, "recurrent": recurrent}.items(), (False, True), phis),
+        *product({"fast": (fast_walks.stm_forward, fast_walks.stm_backward)}.items(), (False, True), ("φ_z identity",)),
+        (("fast", (fast_walks.stm_forward, fast_walks.stm_backward)), False, "φ_z tanh"),
+    ]
+    for ((path, (forward, backward)), diagonal, phi), T in product(cases, (1, 6)):
+        pair = with_params(partial(forward, **phis[phi]), backward, fast=path == "fast")
         params = draw_stm(rng, D, H, recurrent=path == "recurrent", diagonal=diagonal)
         inputs = {"x": rng.standard_normal((B, T, D)), "m_0": rng.standard_normal((B, H)), "params": params}
-        name = f"stm, {path}, {'diagonal' if diagonal else 'full'}, {phi_name}, T={T}"
+        name = f"stm, {path}, {'diagonal' if diagonal else 'full'}, {phi}, T={T}"
         yield Pair(name, *pair, inputs, numpy_only=path == "fast")
 
 
-def stg_layers(rng: np.random.Generator) -> Iterator[Pair]:
-    """A layer of the STG with its norm, directions and path: plain and fast, the first layer and a turned one."""
-    paths: dict[str, Any] = {
-        "plain": (stg.layer_forward, stg.layer_backward),
-        "fast": (fast_layer.layer_forward, fast_layer.layer_backward),
+def layers_of_walks(rng: np.random.Generator) -> Iterator[Pair]:
+    """A layer with its norm, directions and path: plain and fast, the first layer of a model and a turned one."""
+    kinds: dict[str, tuple[tuple[Direction, ...], STMKind, float]] = {
+        "one direction": (("right",), STMKind(), 0.0),
+        "both directions, dropout": (("right", "left"), STMKind(), 0.3),
+        "both directions, diagonal": (("right", "left"), STMKind(diagonal=True, phi_z=IDENTITY), 0.0),
     }
-    kinds: dict[str, dict[str, Any]] = {
-        "one direction": {"bidirectional": False},
-        "both directions, dropout": {"dropout": 0.3},
-        "both directions, diagonal": {"diagonal": True, "tanh_candidate": False},
-    }
-    for path, layer, (kind, fields) in product(paths, (0, 1), kinds.items()):
-        model = STG((2, 3, 4), 2, view="pixels", width=4, layers=2, alternate=True, **fields)
+    for fast, deeper, (name, (directions, kind, dropout)) in product((False, True), (False, True), kinds.items()):
+        spec = WalkSpec(4, directions, (2, 3), turned=deeper, adds=deeper, dropout=dropout)
         h = rng.standard_normal((2, 6, 4))
         h += np.sign(h)  # away from 0, where the norm's derivatives grow beyond what the stencil can follow
-        walks = [draw_stm(rng, 4, model.memory_width, diagonal=model.diagonal) for _ in model.directions]
-        name = f"layer, {path}, {'turned' if layer else 'first'}, {kind}"
-        pair = layer_pair(model, layer, *paths[path], fast=path == "fast")
-        yield Pair(name, *pair, {"h": h, "walks": tuple(walks)}, numpy_only=path == "fast")
+        params = tuple(draw_stm(rng, 4, spec.memory_width, diagonal=kind.diagonal) for _ in directions)
+        title = f"layer, {'fast' if fast else 'plain'}, {'turned' if deeper else 'first'}, {name}"
+        yield Pair(title, *layer_pair(spec, kind, fast=fast), {"h": h, "params": params}, numpy_only=fast)
 
 
 def models(rng: np.random.Generator) -> Iterator[Pair]:
@@ -206,6 +204,10 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
         model = STG((5, 3), 3, width=8, layers=2, pool=pooling, bidirectional=bidirectional, tanh_candidate=False)
         name = f"STG, sequence, {pooling}, {'both directions' if bidirectional else 'one direction'}"
         yield model_pair(name, model, rng)
+    kinds: dict[str, dict[str, Any]] = {"full": {}, "diagonal": {"diagonal": True, "tanh_candidate": False}}
+    for kind, fields in kinds.items():
+        model = STG((4, 4, 2), 3, view="pixels", width=8, layers=3, alternate=True, **fields)
+        yield model_pair(f"STG, fast, {kind}", model, rng, fast=True)
     yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
 
@@ -291,45 +293,48 @@ def step_pair(params: stm.STMParams) -> tuple[Forward, Backward]:
 
     def forward(m: Array, p: Array, b: Array, w: Array | None) -> Any:
         own = params._replace(b=b, w=w)
-        y, cache = stm.step_forward(p, m, own, (TANH, TANH))
-        return (y, cache.m), (cache, own)
+        outputs, cache = stm_recurrent.step_forward(p, m, own, phi=TANH)
+        return outputs, (cache, own)
 
     def backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
-        (dy, dm), (cache, own) = doutputs, kept
-        dp, dm, db, dw = stm.step_backward(dy, dm, cache, own, (TANH, TANH))
+        dp, dm, db, dw = stm_recurrent.step_backward(*doutputs, *kept)
         return dm, dp, db, dw
 
     return forward, backward
 
 
-def layer_pair(
-    model: STG, layer: int, forward: Callable[..., Any], backward: Callable[..., Any], *, fast: bool
-) -> tuple[Forward, Backward]:
-    """A layer of a model, with the same dropout every time; ``fast`` as in :func:`with_params`."""
+def layer_pair(spec: WalkSpec, kind: STMKind, *, fast: bool) -> tuple[Forward, Backward]:
+    """A layer, with the same dropout every time; ``fast`` as in :func:`with_params`."""
 
-    def layer_forward(h: Array, walks: Any) -> tuple[Array, Any]:
-        options = {"work": Workspace()} if fast else {}
-        y, cache = forward(model, h, list(walks), layer, rng=np.random.default_rng(0), **options)
-        return y, (cache, list(walks), options)
+    def layer_forward(h: Array, params: Any) -> tuple[Array, Any]:
+        pair = choose.layer_pair(h, spec, kind, Workspace() if fast else None)
+        y, cache = pair.forward(h, params, spec, rng=np.random.default_rng(0))
+        return y, (pair, cache, params)
 
     def layer_backward(dh: Array, kept: Any) -> tuple[Array, Any]:
-        cache, walks, options = kept
-        dx, dwalks = backward(model, dh, cache, walks, layer, **options)
-        return dx, tuple(dwalks)
+        pair, cache, params = kept
+        dx, dparams = pair.backward(dh, cache, params, spec)
+        return dx, tuple(dparams)
 
     return layer_forward, layer_backward
 
 
-def model_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
-    """Parameters to logits."""
+def model_pair(name: str, model: Model, rng: np.random.Generator, *, fast: bool = False) -> Pair:
+    """Parameters to logits; ``fast`` as in :func:`with_params`."""
     params, state = draw_params(model, rng)
     x = rng.standard_normal((2, *model.input_shape))
 
-    def forward(params: Params) -> tuple[Array, tuple[Any, Params]]:
-        logits, cache, _ = model.forward(get_xp(params.flat).asarray(x, params.flat.dtype), params, state)
-        return logits, (cache, params)
+    def forward(params: Params) -> tuple[Array, Any]:
+        work = Workspace() if fast else None
+        x_alike = get_xp(params.flat).asarray(x, params.flat.dtype)
+        logits, cache, _ = model.forward(x_alike, params, state, work=work)
+        return logits, (cache, params, work)
 
-    return Pair(name, forward, lambda dlogits, kept: model.backward(dlogits, *kept), {"params": params})
+    def backward(dlogits: Array, kept: Any) -> Params:
+        cache, params, work = kept
+        return model.backward(dlogits, cache, params, work=work)
+
+    return Pair(name, forward, backward, {"params": params}, numpy_only=fast)
 
 
 def loss_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:

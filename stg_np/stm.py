@@ -1,6 +1,6 @@
 """The short-term memory layer (STM): three gates, one memory, and the backward of all of it by hand.
 
-    a_t = x_t W + b  (+ m_{t-1} R  in the recurrent form)     a = [a_i | a_u | a_o | a_z]
+    a_t = x_t W + b                                           a = [a_i | a_u | a_o | a_z]
     i_t = σ(a_i)     the input gate:  what comes in
     u_t = σ(a_u)     the update gate: what is updated
     o_t = σ(a_o)     the output gate: what goes out
@@ -10,8 +10,8 @@
     y_t = o_t ⊙ φ(m_t)                                        the output
 
 B batch, T steps, D input features, H memory width; ``d…`` is the gradient of the loss with respect to ….
-Two forms: :func:`stm_forward`, in which the gates see the input only, and :func:`stm_recurrent_forward`, in
-which they also see the memory. Two kinds of gate: *full* (a matrix each) and *diagonal* (a vector each).
+Here the gates see the input only; in :mod:`stg_np.stm_recurrent` they see the memory too. They are *full* (a matrix
+each) or *diagonal* (a vector each, on the candidate: a_g = w_g ⊙ a_z + b_g).
 The memory is the gated linear recurrence of Martin & Cundy (arXiv:1709.04057) with an input and an output gate.
 """
 
@@ -24,9 +24,8 @@ import numpy as np
 from stg_np.backend import Array, get_xp
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.ops.linear import flat_rows, matmul, outer_sum
+from stg_np.params import Entry
 
-Phis: TypeAlias = tuple[Activation, Activation]  # φ_z, φ
-StepGradients: TypeAlias = tuple[Array, Array, Array, Array | None]  # dp, dm of the memory before, db, dw
 LayerGradients: TypeAlias = "tuple[Array, Array, STMParams]"  # dx, dm_0, dparams
 
 
@@ -37,6 +36,17 @@ class STMParams(NamedTuple):
     b: Array  # (4H,), [b_i | b_u | b_o | b_z]
     R: Array | None = None  # recurrent form: (H, 4H); with diagonal gates (H, H)
     w: Array | None = None  # diagonal gates: (3H,), [w_i | w_u | w_o]
+
+
+def stm_entries(prefix: str, D: int, H: int, *, recurrent: bool = False, diagonal: bool = False) -> tuple[Entry, ...]:
+    """Name, shape and role of each parameter of one layer, in the order of :class:`STMParams`."""
+    columns = H if diagonal else 4 * H
+    entries = [Entry(f"{prefix}.W", (D, columns), "matrix"), Entry(f"{prefix}.b", (4 * H,), "vector")]
+    if recurrent:
+        entries.append(Entry(f"{prefix}.R", (H, columns), "matrix"))
+    if diagonal:
+        entries.append(Entry(f"{prefix}.w", (3 * H,), "vector"))
+    return tuple(entries)
 
 
 def init_stm(
@@ -59,25 +69,79 @@ def init_stm(
     return STMParams(W, b, R)
 
 
+def check_sequence(x: Array, m_0: Array, params: STMParams) -> None:
+    """What every path asks of its arguments: x (B, T, D) with T ≥ 1, m_0 (B, H), and one floating dtype for all.
+
+    Raises:
+        ValueError: if a shape does not fit. TypeError: see :func:`check_dtypes`.
+    """
+    D, H = params.W.shape[0], params.b.shape[0] // 4
+    if x.ndim != 3 or x.shape[1] < 1 or x.shape[2] != D or m_0.shape != (x.shape[0], H):
+        raise ValueError(f"x must be (B, T, {D}) with T ≥ 1 and m_0 (B, {H}), got {x.shape} and {m_0.shape}")
+    check_dtypes(x, m_0, *params)
+
+
+def check_dtypes(*arrays: Array | None) -> None:
+    """One floating dtype in, the same out: nothing is widened or narrowed in silence.
+
+    Raises:
+        TypeError: if the dtypes differ, or are not floating.
+    """
+    dtypes = {array.dtype for array in arrays if array is not None}
+    if len(dtypes) > 1 or any(dtype.kind not in "fc" for dtype in dtypes):
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"input, memory and parameters must be of one floating dtype, not {found}: convert with astype")
+
+
+# --- the gates ----------------------------------------------------------------------------------------------
+
+
+def full_gates_forward(p: Array, b: Array) -> Array:
+    """Pre-activations of full gates, ``a = p + b``: the products p = x W hold all four, (..., 4H)."""
+    a: Array = p + b
+    return a
+
+
+def full_gates_backward(da: Array) -> tuple[Array, Array]:
+    """Return dp (..., 4H) and db (4H,)."""
+    dp = da  # from p + b
+    db = flat_rows(da).sum(0)  # from p + b, where b was broadcast
+    return dp, db
+
+
+def diagonal_gates_forward(p: Array, b: Array, w: Array) -> Array:
+    """Pre-activations of diagonal gates, ``a_z = p + b_z`` and ``a_g = w_g ⊙ a_z + b_g``: p (..., H) -> a (..., 4H)."""
+    xp, H = get_xp(p), p.shape[-1]
+    a_z = p + b[3 * H :]  # (..., H)
+    gates = xp.concatenate([a_z, a_z, a_z], -1) * w + b[: 3 * H]  # (..., 3H)
+    a: Array = xp.concatenate([gates, a_z], -1)  # (..., 4H)
+    return a
+
+
+def diagonal_gates_backward(da: Array, a: Array, w: Array) -> tuple[Array, Array, Array]:
+    """Return dp (..., H), db (4H,) and dw (3H,); ``a`` is the forward's result."""
+    xp, H = get_xp(da), da.shape[-1] // 4
+    dgates = da[..., : 3 * H]
+    a_z = a[..., 3 * H :]
+    dw = flat_rows(dgates * xp.concatenate([a_z, a_z, a_z], -1)).sum(0)  # from w_g ⊙ a_z
+    da_z = da[..., 3 * H :] + (dgates * w).reshape(*da.shape[:-1], 3, H).sum(-2)  # from a_z, and w_g ⊙ a_z thrice
+    dp = da_z  # from p + b_z
+    db = xp.concatenate([flat_rows(dgates).sum(0), flat_rows(da_z).sum(0)])  # from + b_g, and p + b_z
+    return dp, db, dw
+
+
 def preactivations_forward(p: Array, params: STMParams) -> Array:
-    """Pre-activations a (..., 4H) from the products ``p = x W (+ m R)``, (..., 4H) or, diagonal, (..., H)."""
+    """Pre-activations a (..., 4H) from the products p = x W (+ m R), with the gates that the parameters are for."""
     if params.w is None:
-        return p + params.b  # full gates: a_g = x W_g + b_g
-    H = p.shape[-1]
-    a_z = p + params.b[3 * H :]  # (..., H)
-    gates = get_xp(p).concatenate([a_z, a_z, a_z], -1) * params.w + params.b[: 3 * H]  # a_g = w_g ⊙ a_z + b_g
-    return get_xp(p).concatenate([gates, a_z], -1)  # type: ignore[no-any-return]  # (..., 4H)
+        return full_gates_forward(p, params.b)
+    return diagonal_gates_forward(p, params.b, params.w)
 
 
 def preactivations_backward(da: Array, a: Array, params: STMParams) -> tuple[Array, Array, Array | None]:
     """Return dp (shape of p), db (4H,) and, for diagonal gates, dw (3H,); ``a`` is the forward's result."""
     if params.w is None:
-        return da, flat_rows(da).sum(0), None
-    xp, H = get_xp(da), da.shape[-1] // 4
-    dgates, a_z = da[..., : 3 * H], a[..., 3 * H :]
-    dp = da[..., 3 * H :] + (dgates * params.w).reshape(*da.shape[:-1], 3, H).sum(-2)  # a_z, and w_g ⊙ a_z thrice
-    db = xp.concatenate([flat_rows(dgates).sum(0), flat_rows(dp).sum(0)])
-    return dp, db, flat_rows(dgates * xp.concatenate([a_z, a_z, a_z], -1)).sum(0)
+        return *full_gates_backward(da), None
+    return diagonal_gates_backward(da, a, params.w)
 
 
 class Gates(NamedTuple):
@@ -99,9 +163,14 @@ def gates_forward(a: Array, phi_z: Activation) -> Gates:
 def gates_backward(dgates: Gates, gates: Gates, a: Array, phi_z: Activation) -> Array:
     """Return da (..., 4H): each part through its own derivative."""
     H = a.shape[-1] // 4
-    parts = [SIGMOID.backward(dgates[g], a[..., g * H : (g + 1) * H], gates[g]) for g in range(3)]  # i, u, o
-    parts.append(phi_z.backward(dgates.z, a[..., 3 * H :], gates.z))
-    return get_xp(a).concatenate(parts, -1)  # type: ignore[no-any-return]
+    da_i = SIGMOID.backward(dgates.i, a[..., :H], gates.i)  # from σ(a_i)
+    da_u = SIGMOID.backward(dgates.u, a[..., H : 2 * H], gates.u)  # from σ(a_u)
+    da_o = SIGMOID.backward(dgates.o, a[..., 2 * H : 3 * H], gates.o)  # from σ(a_o)
+    da_z = phi_z.backward(dgates.z, a[..., 3 * H :], gates.z)  # from φ_z(a_z)
+    return get_xp(a).concatenate([da_i, da_u, da_o, da_z], -1)  # type: ignore[no-any-return]
+
+
+# --- the memory ---------------------------------------------------------------------------------------------
 
 
 def update_forward(u: Array, v: Array, m: Array) -> Array:
@@ -110,8 +179,11 @@ def update_forward(u: Array, v: Array, m: Array) -> Array:
 
 
 def update_backward(dm: Array, u: Array, v: Array, m: Array) -> tuple[Array, Array, Array]:
-    """Return du, dv and the gradient that reaches the memory before, ``(1 − u) ⊙ dm``; ``m`` is the old memory."""
-    return dm * (v - m), dm * u, dm * (1 - u)
+    """Return du, dv and the gradient that reaches the memory before; ``m`` is the old memory."""
+    du = dm * (v - m)  # from u ⊙ (v − m)
+    dv = dm * u  # from u ⊙ (v − m)
+    dm_before = dm * (1 - u)  # from m + u ⊙ (v − m)
+    return du, dv, dm_before
 
 
 def scan_forward(u: Array, v: Array, m_0: Array) -> Array:
@@ -119,7 +191,8 @@ def scan_forward(u: Array, v: Array, m_0: Array) -> Array:
     memories: Array = get_xp(u).empty_like(v)
     m = m_0
     for t in range(v.shape[1]):
-        memories[:, t] = m = update_forward(u[:, t], v[:, t], m)
+        m = update_forward(u[:, t], v[:, t], m)
+        memories[:, t] = m
     return memories
 
 
@@ -131,11 +204,15 @@ def scan_backward(
     ``dm`` (B, T, H) is what each y_t sent to its m_t, ``dm_T`` (B, H) what the user of the last memory sent.
     Returns du and dv (B, T, H), and dm_0 (B, H).
     """
-    du, dv, carried = get_xp(u).empty_like(u), get_xp(u).empty_like(v), dm_T
+    du, dv = get_xp(u).empty_like(u), get_xp(v).empty_like(v)
+    from_after = dm_T
     for t in reversed(range(v.shape[1])):
         before = memories[:, t - 1] if t > 0 else m_0
-        du[:, t], dv[:, t], carried = update_backward(dm[:, t] + carried, u[:, t], v[:, t], before)
-    return du, dv, carried
+        du[:, t], dv[:, t], from_after = update_backward(dm[:, t] + from_after, u[:, t], v[:, t], before)
+    return du, dv, from_after
+
+
+# --- the layer ----------------------------------------------------------------------------------------------
 
 
 class STMCache(NamedTuple):
@@ -148,7 +225,8 @@ class STMCache(NamedTuple):
     m_0: Array  # (B, H)
     memories: Array  # (B, T, H), as read = φ(m)
     read: Array
-    phis: Phis
+    phi_z: Activation
+    phi: Activation
 
 
 def stm_forward(
@@ -156,95 +234,39 @@ def stm_forward(
 ) -> tuple[tuple[Array, Array], STMCache]:
     """The layer whose gates see the input only: all gates of all steps are ONE matrix product, then the scan.
 
-    x is (B, T, D), ``m_0`` (B, H) the memory before the first step; φ_z and φ are forward/backward pairs.
-    Returns ``(y, m_T)``, y (B, T, H) and the last memory (B, H), so that chunks can be chained; and the cache.
+    Args:
+        x: (B, T, D). m_0: (B, H), the memory before the first step. params: full or diagonal gates.
+        phi_z, phi: forward/backward pairs.
+
+    Returns:
+        ``(y, m_T)``, y (B, T, H) and the last memory (B, H), so that chunks can be chained; and the cache.
+
+    Raises:
+        ValueError, TypeError: see :func:`check_sequence`.
     """
-    a = preactivations_forward(matmul(x, params.W), params)  # (B, T, D) -> (B, T, 4H)
+    check_sequence(x, m_0, params)
+    p = matmul(x, params.W)  # (B, T, D) -> (B, T, 4H), diagonal gates (B, T, H)
+    a = preactivations_forward(p, params)  # (B, T, 4H)
     gates = gates_forward(a, phi_z)  # four times (B, T, H)
     v = gates.i * gates.z
     memories = scan_forward(gates.u, v, m_0)
     read = phi.forward(memories)
     y = gates.o * read
-    return (y, memories[:, -1]), STMCache(x, a, gates, v, m_0, memories, read, (phi_z, phi))
+    m_T = memories[:, -1] + 0  # a copy: what the caller does with it leaves the memories alone
+    return (y, m_T), STMCache(x, a, gates, v, m_0, memories, read, phi_z, phi)
 
 
 def stm_backward(dy: Array, dm_T: Array, cache: STMCache, params: STMParams) -> LayerGradients:
     """Gradients of :func:`stm_forward`: dy (B, T, H), dm_T (B, H) -> dx (B, T, D), dm_0 (B, H), dparams."""
-    x, a, gates, v, m_0, memories, read, (phi_z, phi) = cache
-    do = dy * read  # from y = o ⊙ φ(m)
-    dm = phi.backward(dy * gates.o, memories, read)  # from y = o ⊙ φ(m)
+    x, a, gates, v, m_0, memories, read, phi_z, phi = cache
+    do = dy * read  # from y = o ⊙ read
+    dread = dy * gates.o  # from y = o ⊙ read
+    dm = phi.backward(dread, memories, read)  # from read = φ(m)
     du, dv, dm_0 = scan_backward(dm, dm_T, gates.u, v, memories, m_0)  # from the scan
-    di, dz = dv * gates.z, dv * gates.i  # from v = i ⊙ z
+    di = dv * gates.z  # from v = i ⊙ z
+    dz = dv * gates.i  # from v = i ⊙ z
     da = gates_backward(Gates(di, du, do, dz), gates, a, phi_z)  # from the gates, (B, T, 4H)
-    dp, db, dw = preactivations_backward(da, a, params)
-    return matmul(dp, params.W.T), dm_0, STMParams(outer_sum(x, dp), db, None, dw)  # from p = x W
-
-
-class StepCache(NamedTuple):
-    """One step: pre-activations, gates, what comes in, the memory before and after, and what was read of it."""
-
-    a: Array  # (B, 4H)
-    gates: Gates  # of (B, H), as all the others
-    v: Array
-    m_before: Array
-    m: Array
-    read: Array
-
-
-def step_forward(p: Array, m_before: Array, params: STMParams, phis: Phis) -> tuple[Array, StepCache]:
-    """One STM step: products p (B, 4H or H) and memory (B, H) -> y (B, H); the new memory is ``cache.m``."""
-    a = preactivations_forward(p, params)
-    gates = gates_forward(a, phis[0])
-    v = gates.i * gates.z
-    m = update_forward(gates.u, v, m_before)
-    read = phis[1].forward(m)
-    return gates.o * read, StepCache(a, gates, v, m_before, m, read)
-
-
-def step_backward(dy: Array, dm: Array, cache: StepCache, params: STMParams, phis: Phis) -> StepGradients:
-    """Return dp, ``(1 − u) ⊙ dm`` for the memory before, db and dw; the argument ``dm`` came from the step after."""
-    a, gates, v, m_before, m, read = cache
-    dm = phis[1].backward(dy * gates.o, m, read) + dm  # from y = o ⊙ φ(m)
-    du, dv, dm_before = update_backward(dm, gates.u, v, m_before)
-    dgates = Gates(dv * gates.z, du, dy * read, dv * gates.i)  # from v = i ⊙ z and y = o ⊙ φ(m)
-    dp, db, dw = preactivations_backward(gates_backward(dgates, gates, a, phis[0]), a, params)
-    return dp, dm_before, db, dw
-
-
-class RecurrentCache(NamedTuple):
-    """The input (B, T, D), the cache of each step, the matrix R, and φ_z, φ."""
-
-    x: Array
-    steps: list[StepCache]
-    R: Array
-    phis: Phis
-
-
-def stm_recurrent_forward(
-    x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, phi: Activation = IDENTITY
-) -> tuple[tuple[Array, Array], RecurrentCache]:
-    """The layer whose gates also see the memory, through ``R``; shapes as in :func:`stm_forward`."""
-    if (R := params.R) is None:
-        raise ValueError("these parameters have no R: draw them with init_stm(…, recurrent=True), or use stm_forward")
-    p = matmul(x, params.W)  # what does not depend on the memory: one product for all steps
-    m, outputs, steps = m_0, [], []
-    for t in range(x.shape[1]):
-        y_t, step = step_forward(p[:, t] + m @ R, m, params, (phi_z, phi))
-        m = step.m
-        outputs.append(y_t)
-        steps.append(step)
-    return (get_xp(x).stack(outputs, 1), m), RecurrentCache(x, steps, R, (phi_z, phi))
-
-
-def stm_recurrent_backward(dy: Array, dm_T: Array, cache: RecurrentCache, params: STMParams) -> LayerGradients:
-    """Backpropagation through time: gradients of :func:`stm_recurrent_forward`, shapes as in :func:`stm_backward`."""
-    xp, dm, collected = get_xp(dy), dm_T, []
-    for t in reversed(range(dy.shape[1])):
-        dp_t, dm_before, db_t, dw_t = step_backward(dy[:, t], dm, cache.steps[t], params, cache.phis)
-        dm = dm_before + dp_t @ cache.R.T  # from p_t + m_{t−1} R
-        collected.append((dp_t, db_t, dw_t))
-    products, biases, scales = zip(*collected)
-    dp = xp.stack(products[::-1], 1)  # (B, T, 4H or H), in the order of x again
-    before = xp.stack([step.m_before for step in cache.steps], 1)  # (B, T, H)
-    db, dw = xp.stack(biases).sum(0), None if params.w is None else xp.stack(scales).sum(0)
-    return matmul(dp, params.W.T), dm, STMParams(outer_sum(cache.x, dp), db, outer_sum(before, dp), dw)
+    dp, db, dw = preactivations_backward(da, a, params)  # from the pre-activations
+    dx = matmul(dp, params.W.T)  # from p = x W
+    dW = outer_sum(x, dp)  # from p = x W
+    return dx, dm_0, STMParams(dW, db, None, dw)

@@ -6,76 +6,39 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
-
-import numpy as np
 
 import stg_np
-from stg_np.backend import Array, devices, to_host
+from stg_np.backend import devices
 from stg_np.data import cifar10, digits, fashion_mnist
-from stg_np.models.stg import STG, layer_name
+from stg_np.models.base import Model, Part
 from stg_np.params import Params
 
 DATASETS = {info.name: info for info in (digits.INFO, fashion_mnist.INFO, cifar10.INFO)}
 """What is known of each data set before any file is read."""
 
-MEMORY_PRODUCTS = 3
-"""Multiplications per memory cell and step: i ⊙ z, u ⊙ (v − m), o ⊙ φ(m)."""
-
 PACKAGES = ("numpy", "matplotlib", "pillow", "tqdm", "threadpoolctl", "pooch", "tomli-w")
 
 
-class Row(NamedTuple):
-    """One layer: the shape of its output for one picture, parameters, multiply-adds, and time scales in steps."""
-
-    layer: str
-    shape: tuple[int, ...]
-    parameters: int = 0
-    multiply_adds: int = 0
-    time_scales: str = ""
+def sizes(params: Params, parts: Sequence[Part]) -> list[int]:
+    """How many parameters each part of a model has."""
+    return [
+        sum(prod(entry.shape) for entry in params.layout.entries if entry.name.startswith(f"{part.name}."))
+        for part in parts
+    ]
 
 
-def layer_rows(model: STG, params: Params) -> list[Row]:
-    """The layers of an STG, from the input to the logits; multiply-adds are per picture, in the forward pass."""
-    T, D = prod(model.grid), model.features
-    rows = [Row("input", model.input_shape), Row(f"as {model.view}" if model.is_picture else "steps", (T, D))]
-    for layer in range(model.layers):
-        names = [layer_name(layer, direction) for direction in model.directions]
-        entries = [e for e in params.layout.entries if e.name.rpartition(".")[0] in names]
-        products = T * sum(prod(e.shape) for e in entries if not e.name.endswith(".b"))
-        memory = T * MEMORY_PRODUCTS * model.memory_width * len(names)
-        scales = np.concatenate([time_scales(params[f"{name}.b"]) for name in names])
-        text = f"{scales.min():.1f} … {np.median(scales):.1f} … {scales.max():.1f}"
-        size = sum(prod(e.shape) for e in entries)
-        rows.append(Row(f"stm{layer + 1}", (T, model.width), size, products + memory, text))
-    rows.append(Row(f"{model.pool} of the steps", (model.width,)))
-    head = params["head.W"].size
-    rows.append(Row("head", (model.classes,), head + model.classes, head))
-    return rows
-
-
-def time_scales(b: Array) -> Array:
-    """τ = 1/u = 1 + e^(−b_u), in steps, of memory cells whose gates have the biases b = [b_i | b_u | b_o | b_z]."""
-    b_u = to_host(b).astype(np.float64).reshape(4, -1)[1]
-    scales: Array = 1 + np.exp(-b_u)
-    return scales
-
-
-def summary_text(model: STG, params: Params) -> str:
-    """A table of the layers, and what its columns count."""
-    rows = layer_rows(model, params)
+def summary_text(model: Model, params: Params) -> str:
+    """A table of a model's parts, and what its columns count."""
+    parts = model.parts(params)
+    own = sizes(params, parts)
     cells = [("layer", "output", "parameters", "multiply-adds", "time scales")]
     cells += [
-        (row.layer, "×".join(map(str, row.shape)), f"{row.parameters:,}", f"{row.multiply_adds:,}", row.time_scales)
-        for row in rows
+        (part.name, "×".join(map(str, part.shape)), f"{size:,}", f"{part.multiply_adds:,}", part.note)
+        for part, size in zip(parts, own)
     ]
-    total_size, total_work = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    cells.append(("total", "", f"{total_size:,}", f"{total_work:,}", ""))
-    gates = f"{'diagonal' if model.diagonal else 'full'} gates, {'recurrent' if model.recurrent else 'input-only'} form"
-    directions = "both directions" if model.bidirectional else "one direction"
-    turned = ", every second layer column by column" if model.alternate else ""
+    cells.append(("total", "", f"{sum(own):,}", f"{sum(part.multiply_adds for part in parts):,}", ""))
     return "\n".join([
-        f"STG: {model.layers} STM layers, {gates}, {directions}{turned}",
+        str(model),
         *aligned(cells),
         "multiply-adds: of one picture, forward; a training step costs about three times as much",
         "time scales: shortest … median … longest memory of a layer, in steps, by the biases of its update gates",

@@ -3,6 +3,9 @@
 New memory is not free: the system hands it out page by page, each filled with zeros, at the first touch, and threads
 wait for each other meanwhile. A step of a small network can spend a third of its time there. A :class:`Workspace` keeps
 the arrays of one step for the next one.
+
+``work=`` on a model, a layer or a loss: None means the plain path, in fresh arrays; a workspace means the fast path,
+in this memory.
 """
 
 from __future__ import annotations
@@ -44,13 +47,3 @@ class Workspace:
     def nbytes(self) -> int:
         """Bytes held, those of the parts included."""
         return sum(memory.nbytes for memory in self._memory.values()) + sum(r.nbytes for r in self._rooms.values())
-
-
-def empty(work: Workspace | None, name: str, shape: Sequence[int], dtype: Any) -> Array:
-    """``work.empty(…)``, or without a workspace a fresh array."""
-    return np.empty(shape, dtype) if work is None else work.empty(name, shape, dtype)
-
-
-def within(work: Workspace | None, name: str) -> Workspace | None:
-    """``work.within(…)``, or without a workspace none."""
-    return None if work is None else work.within(name)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import stm
+from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.checks import with_params
 from stg_np.gradcheck import check_pair
@@ -43,11 +43,11 @@ class Form(NamedTuple):
     phi: Activation = IDENTITY
 
     def forward(self, x: Array, m_0: Array, params: STMParams) -> Any:
-        forward = stm.stm_recurrent_forward if self.recurrent else stm.stm_forward
+        forward = stm_recurrent.stm_recurrent_forward if self.recurrent else stm.stm_forward
         return forward(x, m_0, params, phi_z=self.phi_z, phi=self.phi)
 
     def backward(self, dy: Array, dm_T: Array, cache: Any, params: STMParams) -> tuple[Array, Array, STMParams]:
-        backward: Any = stm.stm_recurrent_backward if self.recurrent else stm.stm_backward
+        backward: Any = stm_recurrent.stm_recurrent_backward if self.recurrent else stm.stm_backward
         dx, dm_0, dparams = backward(dy, dm_T, cache, params)
         return dx, dm_0, dparams
 
@@ -299,7 +299,7 @@ def test_float32_follows_float64(device: str, recurrent: bool, diagonal: bool) -
 def test_the_recurrent_form_needs_its_matrix(device: str, diagonal: bool) -> None:
     x, m_0, params = Form(False, diagonal).draw(Arrays(0, device=device), STMSizes(1, 2, 3, 2))
     with pytest.raises(ValueError, match=r"these parameters have no R: draw them with init_stm\(…, recurrent=True\)"):
-        stm.stm_recurrent_forward(x, m_0, params)
+        stm_recurrent.stm_recurrent_forward(x, m_0, params)
 
 
 # --- what must be equal to what -----------------------------------------------------------------------------
@@ -484,7 +484,7 @@ def test_update_gates_start_near_their_time_scale(recurrent: bool, diagonal: boo
     params = init_stm(rng, 48, size, length=100, recurrent=recurrent, diagonal=diagonal)
     x = rng.standard_normal((20, 10, 48))
     if recurrent:
-        _, recurrent_cache = stm.stm_recurrent_forward(x, np.zeros((20, size)), params)
+        _, recurrent_cache = stm_recurrent.stm_recurrent_forward(x, np.zeros((20, size)), params)
         a_u = np.stack([step.a[:, size : 2 * size] for step in recurrent_cache.steps])
     else:
         _, cache = stm.stm_forward(x, np.zeros((20, size)), params)

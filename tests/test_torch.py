@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np import stm
+from stg_np.fast.choose import stm_cell
+from stg_np.layers.spec import STMKind
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, TANH
 from stg_np.ops.losses import cross_entropy, cross_entropy_backward, cross_entropy_forward
 from stg_np.params import Params
 from stg_np.stm import STMParams
+from stg_np.workspace import Workspace
 from tests.strategies import SEEDS, STM_SIZES, Arrays, B, C, STMSizes, examples
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
@@ -49,17 +51,13 @@ def stm_by_torch(x: Any, m: Any, params: Any, tanh: bool) -> tuple[Any, Any]:
     seed=SEEDS, sizes=STM_SIZES, recurrent=st.booleans(), diagonal=st.booleans(), tanh=st.booleans(), fast=st.booleans()
 )
 def test_stm(seed: int, sizes: STMSizes, recurrent: bool, diagonal: bool, tanh: bool, fast: bool) -> None:
-    from stg_np.fast import walks as fast_path
-
     b, t, d, h = sizes
     draw = Arrays(seed)
     x, m_0, params = draw.normal(b, t, d), draw.normal(b, h), draw.stm(d, h, recurrent=recurrent, diagonal=diagonal)
     dy, dm_T = draw.normal(b, t, h), draw.normal(b, h)
-    plain = fast_path if fast else stm
-    pair: Any = (plain.stm_forward, plain.stm_backward)
-    forward, backward = (stm.stm_recurrent_forward, stm.stm_recurrent_backward) if recurrent else pair
-    (y, m_T), cache = forward(x, m_0, params, phi_z=TANH if tanh else IDENTITY)
-    dx, dm_0, dparams = backward(dy, dm_T, cache, params)
+    cell = stm_cell(x, STMKind(recurrent, diagonal, TANH if tanh else IDENTITY), Workspace() if fast else None)
+    (y, m_T), cache = cell.forward(x, m_0, params)
+    dx, dm_0, dparams = cell.backward(dy, dm_T, cache, params)
     tensors: Any = leaf(x), leaf(m_0), STMParams(*map(leaf, params))
     y_torch, m_torch = stm_by_torch(tensors[0], tensors[1], tensors[2], tanh)
     ((y_torch * torch.tensor(dy)).sum() + (m_torch * torch.tensor(dm_T)).sum()).backward()
@@ -92,7 +90,7 @@ def test_the_whole_model(seed: int, recurrent: bool, diagonal: bool, last: bool)
     """Both directions, three layers with their norms and sums, pooling, head, smoothed loss."""
     model = STG((4, 3), 3, width=4, layers=3, recurrent=recurrent, diagonal=diagonal, pool="last" if last else "mean")
     draw = Arrays(seed)
-    layout = model.init(np.random.default_rng(0))[0].layout
+    layout = model.layout()
     params = Params(layout, draw.uniform(-1, 1, layout.size))
     x, labels = draw.normal(5, 4, 3), draw.labels(3, 5)
     mine = loss_and_grad(model, params, {}, x, labels, loss=cross_entropy(0.1), weight=0.2)
@@ -105,11 +103,11 @@ def test_the_whole_model(seed: int, recurrent: bool, diagonal: bool, last: bool)
     h = torch.tensor(x.copy())
     for layer in range(3):
         read, outputs = h if layer == 0 else norm(h), []
-        for direction in ("forward", "backward"):
+        for direction in ("right", "left"):
             group = [named.get(f"stm{layer + 1}.{direction}.{field}") for field in STMParams._fields]
-            walked = read if direction == "forward" else read.flip(1)
+            walked = read if direction == "right" else read.flip(1)
             y, _ = stm_by_torch(walked, torch.zeros(5, 2, dtype=torch.float64), group, tanh=True)
-            outputs.append(y if direction == "forward" else y.flip(1))
+            outputs.append(y if direction == "right" else y.flip(1))
         h = torch.cat(outputs, -1) if layer == 0 else h + torch.cat(outputs, -1)
     h = norm(h)
     pooled = torch.cat([h[:, -1, :2], h[:, 0, 2:]], -1) if last else h.mean(1)

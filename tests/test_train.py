@@ -381,13 +381,13 @@ def test_one_step_of_every_preset(name: str, optimizer: str, device: str, synchr
 class Recorder(STG):
     """An STG that keeps what it was given in training."""
 
-    inputs: list[Array] = field(default_factory=list)
+    seen: list[Array] = field(default_factory=list)
 
     def forward(
         self, x: Array, params: Params, state: State, *, train: bool = False, **options: Any
     ) -> tuple[Array, Any, State]:
         if train:
-            self.inputs.append(to_host(x))
+            self.seen.append(to_host(x))
         return super().forward(x, params, state, train=train, **options)
 
 
@@ -399,8 +399,8 @@ def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: 
     with Threads(1) as engine:
         train_step(run, now, batch, engine)
     groups = [batch[:6], batch[6:12], batch[12:]]
-    assert len(model.inputs) == 3
-    for number, (group, x) in enumerate(zip(groups, model.inputs)):
+    assert len(model.seen) == 3
+    for number, (group, x) in enumerate(zip(groups, model.seen)):
         rng = np.random.default_rng([7, 3, number])
         rotated = random_rotation(run.train.images[group], rng, 20.0)
         expected = random_flip(random_shift(rotated, rng, 1, "reflect"), rng)
@@ -413,7 +413,7 @@ def test_what_is_random_differs_from_step_to_step_but_not_with_the_workers() -> 
         run = make_run(model=model)
         with Threads(workers) as threads:
             train_step(run, initial_state(run)._replace(step=step), np.arange(16), threads)
-        return {x.tobytes() for x in model.inputs}
+        return {x.tobytes() for x in model.seen}
 
     assert inputs(1, 0) == inputs(2, 0) == inputs(3, 0)
     assert not inputs(1, 0) & inputs(1, 1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np.workspace import Workspace, empty, within
+from stg_np.workspace import Workspace
 
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 dtypes = st.sampled_from([np.float32, np.float64, np.int8])
@@ -44,17 +43,3 @@ def test_a_part_has_names_of_its_own_and_is_found_again() -> None:
     assert work.within("stm2") is not inner
     assert not np.shares_memory(work.empty("y", (3,), np.float64), inner.empty("y", (3,), np.float64))
     assert work.nbytes == 48
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_without_a_workspace_every_array_is_fresh(dtype: Any) -> None:
-    assert within(None, "stm1") is None
-    one, other = (empty(None, "y", (2, 3), dtype) for _ in range(2))
-    assert (one.shape, one.dtype) == ((2, 3), dtype)
-    assert not np.shares_memory(one, other)
-
-
-def test_with_one_the_helpers_ask_it() -> None:
-    work = Workspace()
-    assert within(work, "stm1") is work.within("stm1")
-    assert np.shares_memory(empty(work, "y", (2,), np.float32), empty(work, "y", (1,), np.float32))

@@ -16,7 +16,8 @@ import numpy as np
 from stg_np import stm
 from stg_np.backend import Array
 from stg_np.ops.activations import IDENTITY
-from stg_np.stm import STMParams, init_stm, scan_forward, stm_forward, stm_recurrent_forward
+from stg_np.stm import STMParams, init_stm, scan_forward, stm_forward
+from stg_np.stm_recurrent import stm_recurrent_forward
 
 rng = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from stg_np import stm
+from stg_np import stm, stm_recurrent
 from stg_np.backend import Array
 from stg_np.gradcheck import check_pair
 from stg_np.ops.activations import TANH
@@ -143,7 +143,7 @@ for ours, their in ((dx, their_dx), (dm_0, their_dm_0), (dW, dparams.W), (db, dp
 # rule gives dm_{t−1} one more part, da_t Rᵀ; look for `@ cache.R.T`.
 
 # %%
-print(getsource(stm.stm_recurrent_backward))
+print(getsource(stm_recurrent.stm_recurrent_backward))
 
 # %% [markdown]
 # ## But is it *right*?

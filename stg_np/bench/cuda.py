@@ -11,8 +11,10 @@ import numpy as np
 from stg_np.backend import array_module, synchronize, to_device
 from stg_np.bench.cases import Case, LayerCase, to_json
 from stg_np.bench.timing import times_of
-from stg_np.models.stg import stm_pair
+from stg_np.fast.choose import stm_cell
+from stg_np.layers.spec import STMKind
 from stg_np.stm import STMParams
+from stg_np.workspace import Workspace
 
 REPEATS = 20
 
@@ -52,12 +54,12 @@ def layer_row(xp: Any, case: LayerCase) -> dict[str, Any]:
     """Median seconds of one layer, and its rates."""
     host_x, host_dy, host = case.draw()
     x, dy, W, b = (to_device(array, "cuda") for array in (host_x, host_dy, host.W, host.b))
-    params, forward_backward = STMParams(W, b), stm_pair(xp, False)
+    params, cell = STMParams(W, b), stm_cell(x, STMKind(), Workspace())
     nothing = xp.zeros((case.B, case.H), dtype=x.dtype)
 
     def run() -> None:
-        _, cache = forward_backward[0](x, nothing, params)
-        forward_backward[1](dy, nothing, cache, params)
+        _, cache = cell.forward(x, nothing, params)
+        cell.backward(dy, nothing, cache, params)
 
     seconds, moved = seconds_of(run, x), needed_bytes(case)
     return {

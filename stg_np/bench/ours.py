@@ -16,9 +16,10 @@ from stg_np.backend import Array
 from stg_np.bench.cases import Case, ConvCase, LayerCase, StepCase
 from stg_np.bench.subjects import Setup, Subject
 from stg_np.engine import Threads
+from stg_np.fast import choose
 from stg_np.fast import conv as fast_conv
 from stg_np.models.base import LossAndGrad, loss_and_grad
-from stg_np.models.stg import STG, layer_pair
+from stg_np.models.stg import STG
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
 from stg_np.ops.losses import cross_entropy
 from stg_np.stm import STMParams, stm_backward, stm_forward
@@ -42,14 +43,16 @@ def layer(case: LayerCase, setup: Setup) -> Subject:
     """The first layer of an STG in one direction: no norm and no path around it, so it is the bare STM."""
     x, dy, params = case.draw()
     model = STG((case.T, case.D), 1, width=case.H, layers=1, bidirectional=False)
-    forward, backward = layer_pair(np, model)
+    spec = model.spec(0)
 
     def shard(rows: slice, work: Workspace) -> tuple[Array, Array, Array, Array]:
-        y, cache = forward(model, x[rows], [params], 0, work=work)
-        dx, (grads,) = backward(model, dy[rows], cache, [params], 0, work=work)
+        forward, backward = choose.layer_pair(x, spec, model.kind, work)
+        y, cache = forward(x[rows], [params], spec)
+        dx, (grads,) = backward(dy[rows], cache, [params], spec)
         return y, dx, grads.W, grads.b
 
-    return sharded(case.B, shard, setup, forward.__module__)
+    timed: Any = choose.layer_pair(x, spec, model.kind, Workspace()).forward
+    return sharded(case.B, shard, setup, timed.func.__module__)
 
 
 def conv(case: ConvCase, setup: Setup) -> Subject:

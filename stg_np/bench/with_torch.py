@@ -15,7 +15,7 @@ import numpy as np
 from stg_np.backend import Array
 from stg_np.bench.cases import ConvCase, LayerCase, StepCase
 from stg_np.bench.subjects import Setup, Subject
-from stg_np.models.stg import STG, layer_name
+from stg_np.models.stg import STG
 
 COMPILED_STEPS = 16
 
@@ -172,9 +172,9 @@ def network(torch: Any, model: STG, weights: dict[str, Any], x: Any) -> Any:
         read = h if layer == 0 else rms_norm(h)
         read = transpose_grid(read, model.grid) if turn else read
         walks = []
-        for direction in model.directions:
-            W, b, w = (weights.get(f"{layer_name(layer, direction)}.{field}") for field in "Wbw")
-            flip = direction == "backward"
+        for name in model.walks(layer):
+            W, b, w = (weights.get(f"{name}.{field}") for field in "Wbw")
+            flip = name.endswith(".left")
             y = stm(torch, read.flip(1) if flip else read, W, b, w, model.tanh_candidate)
             walks.append(y.flip(1) if flip else y)
         y = torch.cat(walks, -1)

@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm
 from stg_np.backend import Array, get_xp
+from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import matmul, outer_sum
-from stg_np.stm import STMParams
+from stg_np.stm import LayerGradients, STMParams, check_sequence
 
 SOURCE = r"""
 // Compiled with REAL (float or double), DIAGONAL and TANH (0 or 1) defined, see Variant.
@@ -161,44 +161,40 @@ def available(xp: Any) -> bool:
     return hasattr(xp, "RawModule")
 
 
-def covers(x: Array, m_0: Array, params: STMParams, phi_z: Activation, phi: Activation) -> bool:
-    """Whether the kernels compute the layer: on a GPU, in one dtype they know, φ identity, φ_z tanh or identity.
-
-    Raises:
-        TypeError: if the arrays mix libraries.
-    """
-    dtypes = {array.dtype for array in (x, m_0, *params) if array is not None}
-    known = len(dtypes) == 1 and dtypes <= REALS.keys() and phi is IDENTITY and (phi_z is TANH or phi_z is IDENTITY)
-    return known and available(get_xp(x, m_0, *params))
+def covers(kind: STMKind, dtype: Any) -> bool:
+    """Whether the kernels compute such a walk; the rest is the plain path's."""
+    return np.dtype(dtype) in REALS and not kind.recurrent and kind.phi_z in (TANH, IDENTITY)
 
 
 def stm_forward(
-    x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, phi: Activation = IDENTITY
-) -> tuple[tuple[Array, Array], Any]:
-    """As :func:`stg_np.stm.stm_forward`; what :func:`covers` excludes takes the plain path.
+    x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH
+) -> tuple[tuple[Array, Array], KernelCache]:
+    """As :func:`stg_np.stm.stm_forward`, φ the identity.
 
     Raises:
-        ValueError: if shapes do not fit each other.
+        ValueError: for what :func:`covers` excludes, or where shapes do not fit each other.
+        TypeError: see :func:`stg_np.stm.check_dtypes`.
     """
-    if not covers(x, m_0, params, phi_z, phi):
-        return stm.stm_forward(x, m_0, params, phi_z=phi_z, phi=phi)
-    xp, (B, T, _), H = get_xp(x), x.shape, params.b.shape[0] // 4
+    xp = get_xp(x, m_0, *params)
+    check_sequence(x, m_0, params)
+    if not covers(STMKind(params.R is not None, params.w is not None, phi_z), x.dtype):
+        raise ValueError("these kernels do not know such an STM: ask stg_np.fast.choose for a pair that does")
+    (B, T, _), H = x.shape, params.b.shape[0] // 4
     variant = Variant(REALS[x.dtype], params.w is not None, phi_z is TANH)
     x, m_0 = xp.ascontiguousarray(x), dense("m_0", m_0, (B, H), x.dtype)
     p = dense("x W", matmul(x, params.W), (B, T, H if variant.diagonal else 4 * H), x.dtype)
     y, memories = (xp.empty((B, T, H), dtype=x.dtype) for _ in range(2))
     launch("stm_forward", variant, (p, *vectors(params, H), m_0), (y, memories), (B, T, H))
-    return (y, memories[:, -1]), KernelCache(x, p, memories, m_0, variant)
+    m_T = memories[:, -1].copy()  # the caller's own
+    return (y, m_T), KernelCache(x, p, memories, m_0, variant)
 
 
-def stm_backward(dy: Array, dm_T: Array, cache: Any, params: STMParams) -> stm.LayerGradients:
+def stm_backward(dy: Array, dm_T: Array, cache: KernelCache, params: STMParams) -> LayerGradients:
     """As :func:`stg_np.stm.stm_backward`, with the cache of this module's forward.
 
     Raises:
         ValueError: if shapes or dtypes are not those of the forward's outputs.
     """
-    if not isinstance(cache, KernelCache):
-        return stm.stm_backward(dy, dm_T, cache, params)
     x, p, memories, m_0, variant = cache
     xp, (B, T, H) = get_xp(dy, dm_T, x), memories.shape
     dy, dm_T = dense("dy", dy, (B, T, H), x.dtype), dense("dm_T", dm_T, (B, H), x.dtype)

@@ -1,8 +1,8 @@
-"""The CPU fast path of the STM layer: the mathematics of :mod:`stg_np.stm`, arranged for the cache.
+"""The CPU fast path of STM walks: the mathematics of :mod:`stg_np.stm`, arranged for the cache.
 
-Same signatures as :func:`stg_np.stm.stm_forward` and :func:`stg_np.stm.stm_backward`, which are its oracle, and beneath
-them :func:`walks_forward` and :func:`walks_backward`, which take several walks side by side (both directions of a
-layer, see :mod:`stg_np.fast.layer`). What makes it fast:
+:func:`walks_forward` and :func:`walks_backward` take several walks side by side: both directions of a layer (see
+:mod:`stg_np.fast.layer`). :func:`stm_forward` and :func:`stm_backward` are one walk with the signature of the plain
+pair, which is the oracle of all of this. What makes it fast:
 
 * **Layout.** Time-major, so that one step is one run of memory; and gate-major, (4, T, B, H), so that a pass over
   one gate is a run of memory too: 2–3 times quicker than over a quarter of each row of (T, B, 4H). The products that
@@ -16,7 +16,7 @@ layer, see :mod:`stg_np.fast.layer`). What makes it fast:
   ``keep = 1 − u`` comes out, all that is needed of u.
 * **Derivatives from outputs**: with y = o ⊙ m, ``o (1 − o) m dy = o dy ⊙ (m − y)``; the memory's own step is
   ``m_t − m_{t−1} = u (v − m_{t−1})``; and ``keep ⊙ dm``, which the scan passes on, is also a factor of da_u.
-* **Workspaces** (:mod:`stg_np.workspace`): with one, a pass asks the system for no memory but that of the gradients.
+* **Workspaces** (:mod:`stg_np.workspace`): a pass asks the system for no memory but that of the gradients.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm
 from stg_np.backend import Array
 from stg_np.fast import squash
 from stg_np.fast.cache import l2_bytes
+from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import flat_rows
-from stg_np.stm import STMParams
-from stg_np.workspace import Workspace, empty
+from stg_np.stm import LayerGradients, STMParams, check_dtypes, check_sequence
+from stg_np.workspace import Workspace
 
 CHUNK_BYTES = max(1 << 21, 2 * l2_bytes())
 """Bytes of gates (4, S, B, walks · H) per chunk: 2 MiB with 512 KiB of L2 and with 1 MiB, as measured. Fewer make the
@@ -51,65 +51,61 @@ class WalkCache(NamedTuple):
     tanh_candidate: bool
 
 
-def covers(params: STMParams, phi_z: Activation, phi: Activation) -> bool:
-    """Whether this module computes the layer; the rest takes the plain path."""
-    return covers_kind(params.R is not None, params.w is not None, phi_z, phi)
-
-
-def covers_kind(recurrent: bool, diagonal: bool, phi_z: Activation, phi: Activation) -> bool:
-    """The same of a kind of layer, before there are parameters.
+def covers(kind: STMKind, dtype: Any) -> bool:
+    """Whether this module computes such walks; the rest is the plain path's.
 
     Diagonal gates with a tanh candidate are left out: their backward needs a_z, and the cache holds tanh(a_z).
     """
-    return not recurrent and phi is IDENTITY and (phi_z is IDENTITY or (phi_z is TANH and not diagonal))
+    known = kind.phi_z is IDENTITY or (kind.phi_z is TANH and not kind.diagonal)
+    return known and not kind.recurrent and dtype in (np.float32, np.float64)
 
 
 def stm_forward(
-    x: Array,
-    m_0: Array,
-    params: STMParams,
-    *,
-    phi_z: Activation = TANH,
-    phi: Activation = IDENTITY,
-    work: Workspace | None = None,
-) -> tuple[tuple[Array, Array], Any]:
-    """As :func:`stg_np.stm.stm_forward`; with ``work``, y and the cache are good until its next forward pass."""
-    if not covers(params, phi_z, phi):
-        return stm.stm_forward(x, m_0, params, phi_z=phi_z, phi=phi)
+    x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, work: Workspace
+) -> tuple[tuple[Array, Array], WalkCache]:
+    """As :func:`stg_np.stm.stm_forward`, φ the identity; y and the cache are good until the next forward in ``work``.
+
+    Raises:
+        ValueError: for what :func:`covers` excludes. ValueError, TypeError: see :func:`stg_np.stm.check_sequence`.
+    """
+    check_sequence(x, m_0, params)
     B, T, D = x.shape
-    with_ones = empty(work, "x", (T, B, D + 1), x.dtype)
+    with_ones = work.empty("x", (T, B, D + 1), x.dtype)
     with_ones[..., :D] = x.transpose(1, 0, 2)
     with_ones[..., D] = 1
     cache = walks_forward([with_ones], m_0, [params], phi_z, work)
-    return (cache.y.transpose(1, 0, 2), cache.memories[T].copy()), cache
+    m_T = cache.memories[T].copy()  # the caller's own: the cache and the workspace keep theirs
+    return (cache.y.transpose(1, 0, 2), m_T), cache
 
 
-def stm_backward(
-    dy: Array, dm_T: Array, cache: Any, params: STMParams, *, work: Workspace | None = None
-) -> stm.LayerGradients:
-    """As :func:`stg_np.stm.stm_backward`, with the cache of this module's forward; with ``work``, dx lies in it."""
-    if not isinstance(cache, WalkCache):
-        return stm.stm_backward(dy, dm_T, cache, params)
+def stm_backward(dy: Array, dm_T: Array, cache: WalkCache, params: STMParams, *, work: Workspace) -> LayerGradients:
+    """As :func:`stg_np.stm.stm_backward`, with the cache of this module's forward; dx lies in ``work``."""
     (dx,), dm_0, (dparams,) = walks_backward(dy.transpose(1, 0, 2), dm_T, cache, [params], work)
     return dx.transpose(1, 0, 2), dm_0, dparams
 
 
 def walks_forward(
-    inputs: list[Array], m_0: Array, walks: Sequence[STMParams], phi_z: Activation, work: Workspace | None
+    inputs: list[Array], m_0: Array, params: Sequence[STMParams], phi_z: Activation, work: Workspace
 ) -> WalkCache:
     """Walks side by side: each has its own input (T, B, D + 1), with ones, and its own H columns of ``m_0`` and of y.
 
     The steps of all walks are taken together, the first of each first.
+
+    Raises:
+        ValueError: for what :func:`covers` excludes. TypeError: see :func:`stg_np.stm.check_dtypes`.
     """
+    check_dtypes(m_0, *inputs, *(array for own in params for array in own))
+    if not covers(STMKind(params[0].R is not None, params[0].w is not None, phi_z), m_0.dtype):
+        raise ValueError("this fast path does not know such an STM: ask stg_np.fast.choose for a pair that does")
     (T, B, _), width, dtype = inputs[0].shape, m_0.shape[1], m_0.dtype
-    gates = empty(work, "gates", (4, T, B, width), dtype)
-    v, y = empty(work, "v", (T, B, width), dtype), empty(work, "y", (T, B, width), dtype)
-    memories = empty(work, "memories", (T + 1, B, width), dtype)
+    gates = work.empty("gates", (4, T, B, width), dtype)
+    v, y = work.empty("v", (T, B, width), dtype), work.empty("y", (T, B, width), dtype)
+    memories = work.empty("memories", (T + 1, B, width), dtype)
     memories[0] = m_0
     scales, to_gates = squash.way(dtype)
-    stacks = [empty(work, f"W{k}", stack_shape(walk), dtype) for k, walk in enumerate(walks)]
-    weights = [stacked_weights(walk, scales, stack) for walk, stack in zip(walks, stacks)]
-    vectors = diagonal_vectors(walks, scales)
+    stacks = [work.empty(f"W{k}", stack_shape(own), dtype) for k, own in enumerate(params)]
+    weights = [stacked_weights(own, scales, stack) for own, stack in zip(params, stacks)]
+    vectors = diagonal_vectors(params, scales)
     for steps in chunks(T, gates[:, :1].nbytes):
         chunk, after = gates[:, steps], memories[steps.start + 1 : steps.stop + 1]
         fill_preactivations(chunk, [x[steps] for x in inputs], weights, vectors)
@@ -126,18 +122,18 @@ def walks_forward(
 
 
 def walks_backward(
-    dy: Array, dm_T: Array, cache: WalkCache, walks: Sequence[STMParams], work: Workspace | None
+    dy: Array, dm_T: Array, cache: WalkCache, params: Sequence[STMParams], work: Workspace
 ) -> tuple[list[Array], Array, list[STMParams]]:
     """From dy (T, B, walks · H) and dm_T (B, walks · H): dx (T, B, D) of each walk, dm_0, and their dparams."""
-    (T, B, columns), H, dtype = cache.inputs[0].shape, walks[0].b.shape[0] // 4, dm_T.dtype
-    dxs = [empty(work, f"dx{k}", (T, B, columns - 1), dtype) for k in range(len(walks))]
-    dWs = [empty(work, f"dW{k}", stack_shape(walk), dtype) for k, walk in enumerate(walks)]  # with the row of the bias
-    W_Ts = [empty(work, f"W_T{k}", (len(dW), H, columns - 1), dtype) for k, dW in enumerate(dWs)]
-    for walk, dW, W_T in zip(walks, dWs, W_Ts):
+    (T, B, columns), H, dtype = cache.inputs[0].shape, params[0].b.shape[0] // 4, dm_T.dtype
+    dxs = [work.empty(f"dx{k}", (T, B, columns - 1), dtype) for k in range(len(params))]
+    dWs = [work.empty(f"dW{k}", stack_shape(own), dtype) for k, own in enumerate(params)]  # with the row of the bias
+    W_Ts = [work.empty(f"W_T{k}", (len(dW), H, columns - 1), dtype) for k, dW in enumerate(dWs)]
+    for own, dW, W_T in zip(params, dWs, W_Ts):
         dW[...] = 0
-        transpose_stack(walk.W, W_T)
+        transpose_stack(own.W, W_T)
     dvectors = np.zeros((2, 3, dm_T.shape[1]), dtype)  # diagonal gates: dw and db of i, u, o
-    w = None if walks[0].w is None else side_by_side([walk.w for walk in walks])
+    w = None if params[0].w is None else side_by_side([own.w for own in params])
     dm = dm_T
     for steps in reversed(chunks(T, cache.gates[:, :1].nbytes)):
         dp, dm = chunk_backward(dy[steps], dm, cache, steps, work)
@@ -145,11 +141,11 @@ def walks_backward(
             dp = through_diagonal_gates(dp, cache.gates[3, steps], w, dvectors)
         matrices = dp.reshape(len(dp), -1, dp.shape[-1])  # (4 or 1, S·B, walks · H)
         for k, (x, dx, dW, W_T) in enumerate(zip(cache.inputs, dxs, dWs, W_Ts)):
-            own = matrices[..., k * H : (k + 1) * H]
-            part = empty(work, "dW of a chunk", dW.shape, dtype)
-            dW += np.matmul(flat_rows(x[steps]).T, own, out=part)  # from x W, and from 1 b
-            shares = empty(work, "dx of each gate", (*own.shape[:2], columns - 1), dtype)
-            np.sum(np.matmul(own, W_T, out=shares), 0, out=flat_rows(dx[steps]))  # from x W
+            dp_own = matrices[..., k * H : (k + 1) * H]
+            part = work.empty("dW of a chunk", dW.shape, dtype)
+            dW += np.matmul(flat_rows(x[steps]).T, dp_own, out=part)  # from x W, and from 1 b
+            shares = work.empty("dx of each gate", (*dp_own.shape[:2], columns - 1), dtype)
+            np.sum(np.matmul(dp_own, W_T, out=shares), 0, out=flat_rows(dx[steps]))  # from x W
     return dxs, dm, [packed_gradient(dW, dvectors[..., k * H : (k + 1) * H]) for k, dW in enumerate(dWs)]
 
 
@@ -191,11 +187,12 @@ def transpose_stack(W: Array, out: Array) -> None:
         out[..., first : first + line] = part.transpose(1, 2, 0)
 
 
-def diagonal_vectors(walks: Sequence[STMParams], scales: Sequence[float]) -> list[tuple[Array, Array]]:
+def diagonal_vectors(params: Sequence[STMParams], scales: Sequence[float]) -> list[tuple[Array, Array]]:
     """w_g and b_g of i, u, o times their scales, each (walks · H,); none with full gates."""
-    if walks[0].w is None:
+    if params[0].w is None:
         return []
-    w, b = side_by_side([walk.w for walk in walks]), side_by_side([walk.b[: len(walk.b) // 4 * 3] for walk in walks])
+    w = side_by_side([own.w for own in params])
+    b = side_by_side([own.b[: len(own.b) // 4 * 3] for own in params])
     return [(factor * w_g, factor * b_g) for factor, w_g, b_g in zip(scales, w, b)]
 
 
@@ -212,16 +209,16 @@ def fill_preactivations(
         gate += b_g
 
 
-def chunk_backward(dy: Array, dm: Array, cache: WalkCache, steps: slice, work: Workspace | None) -> tuple[Array, Array]:
+def chunk_backward(dy: Array, dm: Array, cache: WalkCache, steps: slice, work: Workspace) -> tuple[Array, Array]:
     """The reversed scan over one chunk: dy (S, B, walks · H), dm of its last memory -> da (4, …) and dm before it.
 
     The four arrays of da also hold what leads to them.
     """
     i, keep, o, z = cache.gates[:, steps]
     v, y, before, after = cache.v[steps], cache.y[steps], cache.memories[steps], cache.memories[1:][steps]
-    da = empty(work, "da", (4, *v.shape), v.dtype)
+    da = work.empty("da", (4, *v.shape), v.dtype)
     da_i, da_u, da_o, da_z = da
-    dms = np.multiply(dy, o, out=empty(work, "dm", v.shape, v.dtype))  # from y = o ⊙ m
+    dms = np.multiply(dy, o, out=work.empty("dm", v.shape, v.dtype))  # from y = o ⊙ m
     np.subtract(after, y, out=da_o)  # (1 − o) ⊙ m
     da_o *= dms  # dy ⊙ m ⊙ o (1 − o)
     for dm_t, keep_t, passed_on in zip(dms[::-1], keep[::-1], da_u[::-1]):

@@ -11,13 +11,25 @@ import numpy as np
 
 from stg_np.backend import Array, get_xp
 from stg_np.ops.losses import Loss
-from stg_np.params import Params, State
+from stg_np.params import Layout, Params, State
 from stg_np.workspace import Workspace
+
+
+class Part(NamedTuple):
+    """One part of a model, for a summary: its parameters are those named ``name.…``.
+
+    ``shape`` is that of its output for one example, ``multiply_adds`` those of its forward pass on one example.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    multiply_adds: int = 0
+    note: str = ""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """``init`` draws the parameters; ``forward`` and ``backward`` are a pair like every other."""
+    """``layout`` says what there is to learn, ``init`` draws it; ``forward`` and ``backward`` are a pair."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -27,8 +39,14 @@ class Model(Protocol):
     def classes(self) -> int:
         """C, the number of logits."""
 
+    def layout(self) -> Layout:
+        """Name, shape and role of every parameter; known before anything is drawn."""
+
+    def state_layout(self) -> Layout:
+        """The same of what the model keeps but does not learn by gradient (running statistics)."""
+
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
-        """Draw parameters and the initial state, on the host."""
+        """Draw parameters laid out by :meth:`layout`, and the initial state, on the host."""
 
     def forward(
         self,
@@ -43,7 +61,24 @@ class Model(Protocol):
         """``logits (B, C), cache, new state`` for a batch x. The logits never lie in ``work``; the cache may."""
 
     def backward(self, dlogits: Array, cache: Any, params: Params, *, work: Workspace | None = None) -> Params:
-        """The gradient of every parameter, laid out like ``params``."""
+        """The gradient of every parameter, laid out like ``params``; with ``work`` if the forward had one."""
+
+    def parts(self, params: Params) -> list[Part]:
+        """Its parts from the input to the logits, as a person would list them."""
+
+
+def check_input(model: Model, x: Array, params: Params) -> None:
+    """Whether x can be a batch for the model with these parameters: one rule for all models and paths.
+
+    Raises:
+        ValueError: if x is not (B, …) with the model's ``input_shape``.
+        TypeError: if x is not of the parameters' dtype: integer pixels must be scaled first.
+    """
+    if x.ndim == 0 or x.shape[1:] != tuple(model.input_shape):
+        wanted = ", ".join(map(str, model.input_shape))
+        raise ValueError(f"the model takes batches of shape (B, {wanted}), got {x.shape}")
+    if x.dtype != params.flat.dtype:
+        raise TypeError(f"the input is {x.dtype} and the parameters are {params.flat.dtype}: convert or scale it first")
 
 
 class LossAndGrad(NamedTuple):

@@ -7,45 +7,38 @@ steps are pooled; a linear head gives the logits. From the second layer on a lay
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm
-from stg_np.backend import Array, get_xp
-from stg_np.ops.activations import IDENTITY, TANH, Activation
-from stg_np.ops.dropout import dropout_backward, dropout_forward
+from stg_np.backend import Array, to_host
+from stg_np.layers.spec import Direction, STMKind, WalkSpec
+from stg_np.models.base import Part, check_input
+from stg_np.ops.activations import IDENTITY, TANH
 from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear_forward
 from stg_np.ops.norm import RMSNormCache, rms_norm_backward, rms_norm_forward
 from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
-from stg_np.ops.views import patches_forward, transpose_grid
-from stg_np.params import Params, Role, State, named
-from stg_np.stm import STMParams, init_stm
-from stg_np.workspace import Workspace, within
+from stg_np.ops.views import patches_forward
+from stg_np.params import Entry, Layout, Params, State, named
+from stg_np.stm import STMParams, init_stm, stm_entries
+from stg_np.workspace import Workspace
 
 VIEWS = ("rows", "patches", "pixels")
 POOLS = ("mean", "last")
-
-
-class LayerCache(NamedTuple):
-    """Of one layer: the norm's cache (None in the first layer), each direction's, and the dropout mask."""
-
-    norm: RMSNormCache | None
-    walks: list[Any]
-    mask: Array | None
+MEMORY_PRODUCTS = 3
+"""Multiplications per memory cell and step: i ⊙ z, u ⊙ (v − m), o ⊙ φ(m)."""
 
 
 class STGCache(NamedTuple):
-    """What :meth:`STG.backward` needs."""
+    """What :meth:`STG.backward` needs: the cache of each layer, of the norm, of the pooling and of the head."""
 
-    layers: list[LayerCache]
+    layers: list[Any]
     norm: RMSNormCache
     pool: Any
     head: LinearCache
+    in_workspace: bool
 
 
 @dataclass(frozen=True)
@@ -126,36 +119,62 @@ class STG:
         return self.patch_size[0] * self.patch_size[1] * self.input_shape[2]
 
     @property
-    def directions(self) -> tuple[str, ...]:
+    def directions(self) -> tuple[Direction, ...]:
         """The walks of one layer, as they are named in the parameters."""
-        return ("forward", "backward") if self.bidirectional else ("forward",)
+        return ("right", "left") if self.bidirectional else ("right",)
 
     @property
     def memory_width(self) -> int:
-        """H, the memory cells of one direction of one layer."""
+        """H, the memory cells of one walk."""
         return self.width // len(self.directions)
 
     @property
-    def phi_z(self) -> Activation:
-        """The activation of the candidate."""
-        return TANH if self.tanh_candidate else IDENTITY
+    def kind(self) -> STMKind:
+        """Which STM walks in every layer."""
+        return STMKind(self.recurrent, self.diagonal, TANH if self.tanh_candidate else IDENTITY)
+
+    def spec(self, layer: int) -> WalkSpec:
+        """The layer number ``layer``, from 0, apart from its parameters."""
+        turned = self.alternate and layer % 2 == 1
+        return WalkSpec(self.width, self.directions, self.grid, turned, adds=layer > 0, dropout=self.dropout)
+
+    def walks(self, layer: int) -> list[str]:
+        """What the walks of a layer are called, ``stm1.right`` and ``stm1.left``: the prefixes of their parameters."""
+        return [f"stm{layer + 1}.{direction}" for direction in self.directions]
+
+    def read_width(self, layer: int) -> int:
+        """D, the numbers that each step of a layer reads."""
+        return self.features if layer == 0 else self.width
+
+    def layout(self) -> Layout:
+        """``stm1.right.W`` … ``head.b``."""
+        form = {"recurrent": self.recurrent, "diagonal": self.diagonal}
+        stm = [
+            stm_entries(walk, self.read_width(layer), self.memory_width, **form)
+            for layer in range(self.layers)
+            for walk in self.walks(layer)
+        ]
+        head = Entry("head.W", (self.width, self.classes), "head"), Entry("head.b", (self.classes,), "vector")
+        return Layout(tuple(entry for entries in (*stm, head) for entry in entries))
+
+    def state_layout(self) -> Layout:
+        """Empty: the STG keeps nothing but its parameters."""
+        return Layout(())
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
-        """Draw the parameters, named ``stm1.forward.W`` … ``head.b``; the STG keeps no other state."""
-        length = self.length or self.grid[0] * self.grid[1]
-        arrays: dict[str, tuple[Role, Array]] = {}
+        """Draw the parameters; memories last up to ``length`` steps."""
+        length = self.length or prod(self.grid)
+        arrays: dict[str, Array] = {}
         for layer in range(self.layers):
-            D = self.features if layer == 0 else self.width
-            for direction in self.directions:
+            for walk in self.walks(layer):
                 drawn = init_stm(
-                    rng, D, self.memory_width, length=length, recurrent=self.recurrent, diagonal=self.diagonal
-                )
-                for name, array in named(layer_name(layer, direction), drawn).items():
-                    arrays[name] = ("matrix" if array.ndim == 2 else "vector", array.astype(dtype))
-        head = rng.standard_normal((self.width, self.classes)) / np.sqrt(self.width)
-        arrays["head.W"] = ("head", head.astype(dtype))
-        arrays["head.b"] = ("vector", np.zeros(self.classes, dtype))
-        return Params.create(arrays), {}
+                    rng, self.read_width(layer), self.memory_width,
+                    length=length, recurrent=self.recurrent, diagonal=self.diagonal,
+                )  # fmt: skip
+                arrays |= named(walk, drawn)
+        arrays["head.W"] = rng.standard_normal((self.width, self.classes)) / np.sqrt(self.width)
+        arrays["head.b"] = np.zeros(self.classes)
+        return Params.pack(self.layout(), {name: array.astype(dtype) for name, array in arrays.items()}), {}
 
     def forward(
         self,
@@ -170,137 +189,78 @@ class STG:
         """``input -> stm1 -> … -> stmN -> output``.
 
         Args:
-            x: (B, height, width, c), or (B, T, D). params, state: from :meth:`init`.
+            x: (B, height, width, c), or (B, T, D), of the parameters' dtype. params, state: from :meth:`init`.
             train: whether dropout is active. rng: its source; needed only then.
-            work: memory for the fast path to use again; the cache is then good until the next forward pass with it.
+            work: None: the plain path. A workspace: the fast path, whose cache is good until the next forward in it.
 
         Returns:
             logits (B, C), the cache, and the state (unchanged).
+
+        Raises:
+            ValueError, TypeError: see :func:`~stg_np.models.base.check_input`.
         """
+        from stg_np.fast.choose import layer_pair
+
+        check_input(self, x, params)
         h = patches_forward(x, *self.patch_size) if self.is_picture else x  # (B, T, D)
-        layer_forward, _ = layer_pair(get_xp(x), self)
         caches = []
         for layer in range(self.layers):
-            walks, room = self.walks(params, layer), within(work, f"stm{layer + 1}")
-            h, cache = layer_forward(self, h, walks, layer, rng=rng if train else None, work=room)  # (B, T, width)
+            forward, _ = layer_pair(h, self.spec(layer), self.kind, work and work.within(f"stm{layer + 1}"))
+            h, cache = forward(h, self.groups(params, layer), self.spec(layer), rng=rng if train else None)
             caches.append(cache)
-        h, norm = rms_norm_forward(h)
+        h, norm = rms_norm_forward(h)  # (B, T, width)
         pooled, pool = mean_pool_forward(h) if self.pool == "mean" else last_pool_forward(h, self.memory_width)
         logits, head = linear_forward(pooled, params.group("head", LinearParams))  # (B, width) -> (B, C)
-        return logits, STGCache(caches, norm, pool, head), state
+        return logits, STGCache(caches, norm, pool, head, work is not None), state
 
     def backward(self, dlogits: Array, cache: STGCache, params: Params, *, work: Workspace | None = None) -> Params:
-        """The gradient of every parameter from dlogits (B, C): the lines of :meth:`forward`, last to first."""
+        """The gradient of every parameter from dlogits (B, C): the lines of :meth:`forward`, last to first.
+
+        Raises:
+            ValueError: if forward and backward do not both have a workspace, or neither.
+        """
+        from stg_np.fast.choose import layer_pair
+
+        if cache.in_workspace != (work is not None):
+            raise ValueError("the backward takes a workspace if, and only if, its forward had one")
         dpooled, dhead = linear_backward(dlogits, cache.head, params.group("head", LinearParams))
         grads = named("head", dhead)
         dh = (mean_pool_backward if self.pool == "mean" else last_pool_backward)(dpooled, cache.pool)
         dh = rms_norm_backward(dh, cache.norm)  # (B, T, width)
-        _, layer_backward = layer_pair(get_xp(dlogits), self)
         for layer in reversed(range(self.layers)):
-            walks, room = self.walks(params, layer), within(work, "backward")
-            dh, dwalks = layer_backward(self, dh, cache.layers[layer], walks, layer, work=room)
-            for direction, dwalk in zip(self.directions, dwalks):
-                grads |= named(layer_name(layer, direction), dwalk)
+            _, backward = layer_pair(dh, self.spec(layer), self.kind, work and work.within("backward"))
+            dh, dgroups = backward(dh, cache.layers[layer], self.groups(params, layer), self.spec(layer))
+            for walk, dgroup in zip(self.walks(layer), dgroups):
+                grads |= named(walk, dgroup)
         return Params.pack(params.layout, grads)
 
-    def walks(self, params: Params, layer: int) -> list[STMParams]:
-        """The parameters of a layer's walks, a view for each direction."""
-        return [params.group(layer_name(layer, direction), STMParams) for direction in self.directions]
+    def groups(self, params: Params, layer: int) -> list[STMParams]:
+        """The parameters of each walk of a layer."""
+        return [params.group(walk, STMParams) for walk in self.walks(layer)]
 
-    def turns(self, layer: int) -> bool:
-        """Whether the layer walks the grid column by column."""
-        return self.alternate and layer % 2 == 1
+    def __str__(self) -> str:
+        gates, form = "diagonal" if self.diagonal else "full", "recurrent" if self.recurrent else "input-only"
+        directions = "both directions" if self.bidirectional else "one direction"
+        turned = ", every second layer column by column" if self.alternate else ""
+        return f"STG: {self.layers} STM layers, {gates} gates, {form} form, {directions}{turned}"
 
-
-def layer_forward(
-    model: STG,
-    h: Array,
-    walks: list[STMParams],
-    layer: int,
-    *,
-    rng: np.random.Generator | None = None,
-    work: Workspace | None = None,
-) -> tuple[Array, LayerCache]:
-    """Norm, one STM walk per direction side by side, and the path around them: (B, T, D) -> (B, T, width).
-
-    The first layer has neither norm nor path: its input is of another width. ``rng``: for dropout, in training only.
-    ``work`` is for the fast path; here every array is fresh.
-    """
-    xp, norm, caches, outputs, mask = get_xp(h), None, [], [], None
-    read = h
-    if layer > 0:
-        read, norm = rms_norm_forward(h)
-    if model.turns(layer):
-        read = transpose_grid(read, model.grid)  # an order, not an operation
-    stm_forward, _ = stm_pair(xp, model.recurrent)
-    m_0 = xp.zeros((h.shape[0], model.memory_width), dtype=h.dtype)
-    for direction, walk in zip(model.directions, walks):
-        (y, _), cache = stm_forward(reverse(read, direction), m_0, walk, phi_z=model.phi_z)
-        outputs.append(reverse(y, direction))  # (B, T, H)
-        caches.append(cache)
-    y = xp.concatenate(outputs, -1)  # (B, T, width)
-    if model.turns(layer):
-        y = transpose_grid(y, model.grid[::-1])
-    if rng is not None and model.dropout > 0:
-        y, mask = dropout_forward(y, model.dropout, rng)
-    return y if layer == 0 else h + y, LayerCache(norm, caches, mask)
+    def parts(self, params: Params) -> list[Part]:
+        """Input, layers with the time scales of their memories, pooling and head."""
+        T = prod(self.grid)
+        steps = f"as {self.view}" if self.is_picture else "steps"
+        parts = [Part("input", self.input_shape), Part(steps, (T, self.features))]
+        for layer in range(self.layers):
+            groups = self.groups(params, layer)
+            products = sum(prod(array.shape) for own in groups for array in (own.W, own.R, own.w) if array is not None)
+            scales = np.concatenate([time_scales(own.b) for own in groups])
+            note = f"{scales.min():.1f} … {np.median(scales):.1f} … {scales.max():.1f}"
+            parts.append(Part(f"stm{layer + 1}", (T, self.width), T * (products + MEMORY_PRODUCTS * self.width), note))
+        head = self.width * self.classes
+        return [*parts, Part(f"{self.pool} of the steps", (self.width,)), Part("head", (self.classes,), head)]
 
 
-def layer_backward(
-    model: STG, dh: Array, cache: LayerCache, walks: list[STMParams], layer: int, *, work: Workspace | None = None
-) -> tuple[Array, list[STMParams]]:
-    """Reverse :func:`layer_forward`: dh (B, T, width) -> dx (B, T, D), and the gradients of its walks."""
-    dy = dh  # from h + y
-    if cache.mask is not None:
-        dy = dropout_backward(dy, cache.mask)
-    if model.turns(layer):
-        dy = transpose_grid(dy, model.grid)
-    xp, H = get_xp(dy), model.memory_width
-    _, stm_backward = stm_pair(xp, model.recurrent)
-    dm_T = xp.zeros((dy.shape[0], H), dtype=dy.dtype)  # nobody reads the last memory
-    parts, dwalks = [], []
-    for k, (direction, walk) in enumerate(zip(model.directions, walks)):
-        dy_walk = reverse(dy[..., k * H : (k + 1) * H], direction)  # from concatenate
-        dx, _, dwalk = stm_backward(dy_walk, dm_T, cache.walks[k], walk)
-        parts.append(reverse(dx, direction))
-        dwalks.append(dwalk)
-    dread = reduce(add, parts)  # it was read once per direction
-    if model.turns(layer):
-        dread = transpose_grid(dread, model.grid[::-1])
-    return dread if cache.norm is None else dh + rms_norm_backward(dread, cache.norm), dwalks
-
-
-def layer_name(layer: int, direction: str) -> str:
-    """The prefix of a walk's parameters; layers are counted from 1, as in ``stm1 -> stm2 -> …``."""
-    return f"stm{layer + 1}.{direction}"
-
-
-def reverse(h: Array, direction: str) -> Array:
-    """The steps in the order in which ``direction`` meets them; its own inverse."""
-    return h[:, ::-1] if direction == "backward" else h
-
-
-def layer_pair(xp: Any, model: STG) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """THE place where the path is chosen, for a layer: which forward/backward pair computes it."""
-    if xp is np:
-        from stg_np.fast import layer as fast_layer
-        from stg_np.fast import walks as fast
-
-        if fast.covers_kind(model.recurrent, model.diagonal, model.phi_z, IDENTITY):
-            return fast_layer.layer_forward, fast_layer.layer_backward
-    return layer_forward, layer_backward
-
-
-def stm_pair(xp: Any, recurrent: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """And for a single walk."""
-    if recurrent:
-        return stm.stm_recurrent_forward, stm.stm_recurrent_backward
-    if xp is np:
-        from stg_np.fast import walks as fast
-
-        return fast.stm_forward, fast.stm_backward
-    from stg_np.fast import cuda as kernels
-
-    if kernels.available(xp):
-        return kernels.stm_forward, kernels.stm_backward
-    return stm.stm_forward, stm.stm_backward
+def time_scales(b: Array) -> Array:
+    """τ = 1/u = 1 + e^(−b_u), in steps, of memory cells whose gates have the biases b = [b_i | b_u | b_o | b_z]."""
+    b_u = to_host(b).astype(np.float64).reshape(4, -1)[1]
+    scales: Array = 1 + np.exp(-b_u)
+    return scales

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from stg_np.backend import Array
 
+EPSILON = 1e-5
+"""ε, small beside the mean square of what is normalised."""
+
 
 class RMSNormCache(NamedTuple):
     """``y``: the output, (..., D); ``scale``: 1 / rms, (..., 1)."""
@@ -18,7 +21,7 @@ class RMSNormCache(NamedTuple):
     scale: Array
 
 
-def rms_norm_forward(x: Array, *, epsilon: float = 1e-5) -> tuple[Array, RMSNormCache]:
+def rms_norm_forward(x: Array, *, epsilon: float = EPSILON) -> tuple[Array, RMSNormCache]:
     """``y = x / rms(x)`` with ``rms(x) = √(mean(x²) + ε)`` over the last axis; x and y are (..., D)."""
     mean_square = (x * x).mean(-1, keepdims=True)  # (..., 1)
     scale = (mean_square + epsilon) ** -0.5

@@ -21,26 +21,25 @@ def mean_pool_backward(dy: Array, steps: int) -> Array:
 
 
 class LastPoolCache(NamedTuple):
-    """T, and how many channels walk forwards."""
+    """T, and how many channels walk to the right."""
 
     steps: int
-    forward_width: int
+    right_width: int
 
 
-def last_pool_forward(x: Array, forward_width: int) -> tuple[Array, LastPoolCache]:
+def last_pool_forward(x: Array, right_width: int) -> tuple[Array, LastPoolCache]:
     """Where each direction ends: x (B, T, D) -> y (B, D).
 
-    The first ``forward_width`` channels walk forwards and end at step T, the others walk backwards and end at
-    step 1.
+    The first ``right_width`` channels walk to the right and end at step T, the others to the left and end at step 1.
     """
-    y: Array = get_xp(x).concatenate([x[:, -1, :forward_width], x[:, 0, forward_width:]], -1)
-    return y, LastPoolCache(x.shape[1], forward_width)
+    y: Array = get_xp(x).concatenate([x[:, -1, :right_width], x[:, 0, right_width:]], -1)
+    return y, LastPoolCache(x.shape[1], right_width)
 
 
 def last_pool_backward(dy: Array, cache: LastPoolCache) -> Array:
     """Only the steps that were read receive a gradient: dy (B, D) -> dx (B, T, D)."""
     B, D = dy.shape
     dx: Array = get_xp(dy).zeros((B, cache.steps, D), dtype=dy.dtype)
-    dx[:, -1, : cache.forward_width] = dy[:, : cache.forward_width]
-    dx[:, 0, cache.forward_width :] = dy[:, cache.forward_width :]
+    dx[:, -1, : cache.right_width] = dy[:, : cache.right_width]
+    dx[:, 0, cache.right_width :] = dy[:, cache.right_width :]
     return dx

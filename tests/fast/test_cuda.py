@@ -26,9 +26,7 @@ from stg_np import stm
 from stg_np.backend import Array, to_device, to_host
 from stg_np.checks import on_device, with_params
 from stg_np.fast import cuda as kernels
-from stg_np.fast import walks as fast
 from stg_np.gradcheck import check_pair
-from stg_np.models.stg import stm_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.stm import STMParams
 from tests.contract import hold_to_contract
@@ -147,11 +145,10 @@ def draw_layer(draw: Arrays, sizes: STMSizes, diagonal: bool) -> tuple[Any, ...]
     return draw.normal(B, T, D), draw.normal(B, H), params, draw.normal(B, T, H), draw.normal(B, H)
 
 
-def run(path: Any, arguments: tuple[Any, ...], phi_z: Activation, phi: Activation = IDENTITY) -> list[Any]:
+def run(path: Any, arguments: tuple[Any, ...], phi_z: Activation) -> list[Any]:
     """Outputs and gradients of one path, on the host; None where there is no such parameter."""
     x, m_0, params, dy, dm_T = arguments
-    (y, m_T), cache = path.stm_forward(x, m_0, params, phi_z=phi_z, phi=phi)
-    assert isinstance(cache, stm.STMCache) == (path is stm or not kernels.covers(x, m_0, params, phi_z, phi))
+    (y, m_T), cache = path.stm_forward(x, m_0, params, phi_z=phi_z)
     dx, dm_0, dparams = path.stm_backward(dy, dm_T, cache, params)
     return [array if array is None else to_host(array) for array in (y, m_T, dx, dm_0, *dparams)]
 
@@ -221,24 +218,24 @@ def test_chunks_of_a_sequence_can_be_chained(device: str) -> None:
     assert_same(got, run(stm, (x, m_0, params, dy, dm_T), TANH)[:5], 1e-12)
 
 
-@pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize(
-    ("phi_z", "phi", "params_dtype"),
-    [(SIGMOID, IDENTITY, np.float64), (TANH, TANH, np.float64), (TANH, IDENTITY, np.float32)],
-    ids=["other φ_z", "φ", "mixed dtypes"],
+    ("recurrent", "phi_z", "dtype"),
+    [(False, SIGMOID, np.float64), (True, TANH, np.float64), (False, TANH, np.float16)],
+    ids=["other φ_z", "recurrent", "half precision"],
 )
-def test_other_options_take_the_plain_path(device: str, phi_z: Activation, phi: Activation, params_dtype: Any) -> None:
-    x, m_0, _, dy, dm_T = draw_layer(Arrays(0, device=device), STMSizes(2, 4, 3, 2), diagonal=False)
-    params = Arrays(1, params_dtype, device=device).stm(3, 2, recurrent=False, diagonal=False)
-    arguments = x, m_0, params, dy, dm_T
-    assert not kernels.covers(x, m_0, params, phi_z, phi)
-    assert_same(run(kernels, arguments, phi_z, phi), run(stm, arguments, phi_z, phi), 0)
+def test_what_the_kernels_do_not_cover_is_refused(device: str, recurrent: bool, phi_z: Activation, dtype: Any) -> None:
+    draw = Arrays(0, dtype, device=device)
+    params = draw.stm(3, 2, recurrent=recurrent, diagonal=False)
+    with pytest.raises(ValueError, match="do not know such an STM: ask"):
+        kernels.stm_forward(draw.normal(2, 4, 3), draw.normal(2, 2), params, phi_z=phi_z)
 
 
 @pytest.mark.usefixtures("launched")
-def test_half_precision_takes_the_plain_path(device: str) -> None:
-    x, m_0, params, _, _ = draw_layer(Arrays(0, np.float16, device=device), STMSizes(2, 4, 3, 2), diagonal=False)
-    assert not kernels.covers(x, m_0, params, TANH, IDENTITY)
+def test_the_last_memory_belongs_to_the_caller(device: str) -> None:
+    x, m_0, params, dy, dm_T = draw_layer(Arrays(0, device=device), STMSizes(2, 4, 3, 2), diagonal=False)
+    (_, m_T), cache = kernels.stm_forward(x, m_0, params)
+    m_T[...] = np.nan
+    assert np.isfinite(to_host(kernels.stm_backward(dy, dm_T, cache, params)[0])).all()
 
 
 @pytest.mark.usefixtures("launched")
@@ -246,7 +243,7 @@ def test_a_shape_that_does_not_fit_is_refused_before_a_kernel_reads_it(device: s
     draw = Arrays(0, device=device)
     x, m_0, params, dy, dm_T = draw_layer(draw, STMSizes(2, 4, 3, 2), diagonal=True)
     _, cache = kernels.stm_forward(x, m_0, params)
-    with pytest.raises(ValueError, match=r"m_0 must be float64 of shape \(2, 2\), got float64 of shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"x must be \(B, T, 3\) .* and m_0 \(B, 2\), got \(2, 4, 3\) and \(1, 2\)"):
         kernels.stm_forward(x, m_0[:1], params)
     with pytest.raises(ValueError, match="x W must be"):
         kernels.stm_forward(x, m_0, params._replace(W=draw.normal(3, 8)))
@@ -256,12 +253,6 @@ def test_a_shape_that_does_not_fit_is_refused_before_a_kernel_reads_it(device: s
         kernels.stm_backward(dy[:, 1:], dm_T, cache, params)
     with pytest.raises(ValueError, match=r"dm_T must be float64 of shape .* got float32"):
         kernels.stm_backward(dy, dm_T.astype(np.float32), cache, params)
-
-
-def test_arrays_that_are_not_on_a_gpu_take_the_plain_path(stand_in: Any) -> None:
-    for device in ("cpu", "cuda"):
-        arguments = draw_layer(Arrays(0, device=device), STMSizes(2, 4, 3, 2), diagonal=False)
-        assert_same(run(kernels, arguments, TANH), run(stm, arguments, TANH), 0)
 
 
 def test_arrays_of_two_libraries_are_refused(stand_in: Any) -> None:
@@ -320,14 +311,6 @@ def test_a_planted_mistake_is_noticed(right: str, wrong: str, tmp_path: Path, mo
 
     with pytest.raises(AssertionError):
         compare()
-
-
-def test_the_path_is_chosen_by_the_array_module(stand_in: Any) -> None:
-    assert stm_pair(np, recurrent=False) == (fast.stm_forward, fast.stm_backward)
-    assert stm_pair(stand_in, recurrent=False) == (stm.stm_forward, stm.stm_backward)
-    cupy = SimpleNamespace(RawModule=None)
-    assert stm_pair(cupy, recurrent=False) == (kernels.stm_forward, kernels.stm_backward)
-    assert stm_pair(cupy, recurrent=True) == (stm.stm_recurrent_forward, stm.stm_recurrent_backward)
 
 
 def test_the_launch_covers_every_cell_and_leaves_an_empty_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np.fast import layer as fast_layer
-from stg_np.fast import walks as fast
-from stg_np.models import stg
+from stg_np.fast import choose, layer, walks
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
+from stg_np.ops.activations import SIGMOID, TANH
 from stg_np.ops.losses import cross_entropy
 from stg_np.params import Params
 from stg_np.workspace import Workspace
 from tests.contract import leaves
-
-PLAIN = (stg.layer_forward, stg.layer_backward)
-FAST = (fast_layer.layer_forward, fast_layer.layer_backward)
 
 
 @st.composite
@@ -69,38 +67,53 @@ def poison(work: Workspace) -> None:
 def test_a_layer_equals_the_plain_one(model: STG, seed: int, B: int, dtype: Any, chunk_bytes: int) -> None:
     rng = np.random.default_rng(seed)
     params, T = drawn_params(model, rng, dtype), model.grid[0] * model.grid[1]
-    for layer in range(model.layers):
-        h = rng.standard_normal((B, T, model.width if layer else model.features)).astype(dtype)
+    for number in range(model.layers):
+        h = rng.standard_normal((B, T, model.width if number else model.features)).astype(dtype)
         dh = rng.standard_normal((B, T, model.width)).astype(dtype)
         h.flags.writeable = dh.flags.writeable = False
+        spec, groups, work = model.spec(number), model.groups(params, number), Workspace()
 
-        def both(
-            pair: tuple[Callable[..., Any], ...], work: Any = None, h: Any = h, dh: Any = dh, layer: int = layer
-        ) -> Any:
-            walks = model.walks(params, layer)
-            y, cache = pair[0](model, h, walks, layer, rng=np.random.default_rng(1), work=work)
-            return y, *pair[1](model, dh, cache, walks, layer, work=work)
+        def both(work: Workspace | None, h: Any = h, dh: Any = dh, spec: Any = spec, groups: Any = groups) -> Any:
+            forward, backward = choose.layer_pair(h, spec, model.kind, work)
+            y, cache = forward(h, groups, spec, rng=np.random.default_rng(1))
+            assert isinstance(cache, layer.FastLayerCache) == (work is not None)
+            return [array.copy() for array in leaves((y, *backward(dh, cache, groups, spec)))]
 
-        plain, work = list(leaves(both(PLAIN))), Workspace()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fast, "CHUNK_BYTES", chunk_bytes)
-            quick = [array.copy() for array in leaves(both(FAST))]
-            both(FAST, work)
+            patch.setattr(walks, "CHUNK_BYTES", chunk_bytes)
+            quick = both(work)
             poison(work)
-            again = [array.copy() for array in leaves(both(FAST, work))]
+            again = both(work)
         tolerance = 2e-4 if dtype is np.float32 else 1e-11
-        for got, expected, same in zip(quick, plain, again):
+        for got, expected, same in zip(quick, both(None), again):
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=0))
-            np.testing.assert_array_equal(same, got)
+            np.testing.assert_array_equal(same, got)  # the same computation, in memory of another content
 
 
 @pytest.mark.parametrize(("dropout", "drawn"), [(0.0, False), (0.5, True)])
 def test_without_dropout_nothing_is_drawn(dropout: float, drawn: bool) -> None:
     model, rng = STG((4, 3), 2, width=4, layers=1, dropout=dropout), np.random.default_rng(0)
     params = drawn_params(model, np.random.default_rng(1), np.float32)
-    fast_layer.layer_forward(model, np.ones((2, 4, 3), np.float32), model.walks(params, 0), 0, rng=rng)
+    h, spec = np.ones((2, 4, 3), np.float32), model.spec(0)
+    forward, _ = choose.layer_pair(h, spec, model.kind, Workspace())
+    forward(h, model.groups(params, 0), spec, rng=rng)
     assert (rng.random() != np.random.default_rng(0).random()) == drawn
+
+
+def test_what_it_does_not_cover_is_refused() -> None:
+    model = STG((4, 3), 2, width=4, layers=2)
+    params, h = drawn_params(model, np.random.default_rng(0), np.float32), np.ones((2, 4, 3), np.float32)
+    forward = partial(layer.layer_forward, phi_z=TANH, work=Workspace())
+    groups = model.groups(params, 0)
+    with pytest.raises(ValueError, match="walks to the right, or to the right and the left, not"):
+        forward(h, groups, replace(model.spec(0), directions=("left", "right")))
+    with pytest.raises(ValueError, match="does not know such an STM"):
+        forward(h, groups, model.spec(0), phi_z=SIGMOID)
+    with pytest.raises(ValueError, match=r"this layer walks 4 steps of shape \(B, 4, D\), got \(2, 3, 3\)"):
+        forward(h[:, 1:], groups, model.spec(0))
+    with pytest.raises(TypeError, match="one floating dtype, not float32, float64"):
+        forward(h.astype(np.float64), groups, model.spec(0))
 
 
 @given(model=models(), seed=st.integers(0, 2**32 - 1))
@@ -116,7 +129,7 @@ def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model
             model, params, {}, x, labels, loss=cross_entropy(0.0), weight=1 / 3, rng=np.random.default_rng(0), work=work
         )
 
-    fresh, first = step(None), step(work)
+    fresh, first = step(Workspace()), step(work)
     logits = model.forward(x, params, {}, work=work)[0]
     before = logits.copy()
     poison(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np import stm
-from stg_np.fast import squash
-from stg_np.fast import walks as fast
+from stg_np.checks import with_params
+from stg_np.fast import squash, walks
+from stg_np.fast.choose import stm_cell
 from stg_np.gradcheck import check_pair
+from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.stm import STMParams
 from stg_np.workspace import Workspace
-
-PHIS = {"tanh": TANH, "identity": IDENTITY, "sigmoid": SIGMOID}
 
 
 def draw(seed: int, B: int, T: int, D: int, H: int, diagonal: bool, dtype: Any) -> tuple[Any, ...]:
@@ -34,11 +33,14 @@ def draw(seed: int, B: int, T: int, D: int, H: int, diagonal: bool, dtype: Any) 
     return x, m_0, params, dy, dm_T
 
 
-def both(path: Any, arguments: tuple[Any, ...], phi_z: Activation, phi: Activation, **options: Workspace) -> list[Any]:
+def both(arguments: tuple[Any, ...], phi_z: Activation, work: Workspace | None, diagonal: bool = False) -> list[Any]:
+    """Outputs and gradients, in memory of their own: by the fast path in ``work``, or by the plain one."""
     x, m_0, params, dy, dm_T = arguments
-    (y, m_T), cache = path.stm_forward(x, m_0, params, phi_z=phi_z, phi=phi, **options)
-    dx, dm_0, dparams = path.stm_backward(dy, dm_T, cache, params, **options)
-    return [y, m_T, dx, dm_0, *dparams]
+    cell = stm_cell(x, STMKind(False, diagonal, phi_z), work)
+    (y, m_T), cache = cell.forward(x, m_0, params)
+    assert isinstance(cache, walks.WalkCache) == (work is not None)
+    dx, dm_0, dparams = cell.backward(dy, dm_T, cache, params)
+    return [None if array is None else array.copy() for array in (y, m_T, dx, dm_0, *dparams)]
 
 
 @given(
@@ -47,44 +49,77 @@ def both(path: Any, arguments: tuple[Any, ...], phi_z: Activation, phi: Activati
     st.integers(1, 9),
     st.sampled_from([1, 2, 3, 5, 17, 33]),
     st.integers(1, 5),
-    st.booleans(),
-    st.sampled_from(list(PHIS)),
-    st.sampled_from(list(PHIS)),
+    st.sampled_from([(False, TANH), (False, IDENTITY), (True, IDENTITY)]),
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from([1, 100, 1 << 18]),
 )
 def test_equals_the_plain_path(
-    seed: int, B: int, T: int, D: int, H: int, diagonal: bool, phi_z: str, phi: str, dtype: Any, chunk_bytes: int
+    seed: int, B: int, T: int, D: int, H: int, kind: tuple[bool, Activation], dtype: Any, chunk_bytes: int
 ) -> None:
-    arguments = draw(seed, B, T, D, H, diagonal, dtype)
+    diagonal, phi_z = kind
+    arguments, work = draw(seed, B, T, D, H, diagonal, dtype), Workspace()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "CHUNK_BYTES", chunk_bytes)
-        quick = both(fast, arguments, PHIS[phi_z], PHIS[phi])
-        work = Workspace()
-        for _ in range(2):  # the second time in memory that is full of numbers
-            in_workspace = both(fast, arguments, PHIS[phi_z], PHIS[phi], work=work)
-    plain = both(stm, arguments, PHIS[phi_z], PHIS[phi])
+        patch.setattr(walks, "CHUNK_BYTES", chunk_bytes)
+        quick = both(arguments, phi_z, work, diagonal)
+        again = both(arguments, phi_z, work, diagonal)  # in memory that is full of numbers
+    plain = both(arguments, phi_z, None, diagonal)
     tolerance = 1e-4 if dtype is np.float32 else 1e-12
-    for got, expected, same in zip(quick, plain, in_workspace):
+    for got, expected, same in zip(quick, plain, again):
         assert (got is None) == (expected is None)
         if expected is not None:
-            np.testing.assert_array_equal(same, got)
+            np.testing.assert_array_equal(same, got)  # the same computation
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("way", [squash.TANH_WAY, squash.EXP_WAY], ids=["tanh", "exp"])
-@pytest.mark.parametrize(("diagonal", "phi_z"), [(False, "tanh"), (False, "identity"), (True, "identity")])
+@pytest.mark.parametrize(("diagonal", "phi_z"), [(False, TANH), (False, IDENTITY), (True, IDENTITY)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equals_the_plain_path_whatever_the_processor(
-    dtype: Any, diagonal: bool, phi_z: str, way: squash.Way, monkeypatch: pytest.MonkeyPatch
+    dtype: Any, diagonal: bool, phi_z: Activation, way: squash.Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(squash, "way", lambda dtype: way)
     arguments = draw(0, 5, 9, 7, 6, diagonal, dtype)
     tolerance = 1e-5 if dtype is np.float32 else 1e-13
-    for got, expected in zip(both(fast, arguments, PHIS[phi_z], IDENTITY), both(stm, arguments, PHIS[phi_z], IDENTITY)):
+    quick, plain = both(arguments, phi_z, Workspace(), diagonal), both(arguments, phi_z, None, diagonal)
+    for got, expected in zip(quick, plain):
         if expected is not None:
             np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+def test_the_last_memory_belongs_to_the_caller() -> None:
+    """Writing into it changes no gradient, and the next forward in the same workspace does not change it."""
+    x, m_0, params, dy, dm_T = draw(0, 2, 4, 3, 2, False, np.float64)
+    work = Workspace()
+    (_, m_T), cache = walks.stm_forward(x, m_0, params, work=work)
+    before = m_T.copy()
+    walks.stm_forward(x[::-1], m_0, params, work=work)
+    np.testing.assert_array_equal(m_T, before)
+    (_, m_T), cache = walks.stm_forward(x, m_0, params, work=work)
+    m_T[...] = np.nan
+    dx, dm_0, dparams = walks.stm_backward(dy, dm_T, cache, params, work=work)
+    for array in (dx, dm_0, dparams.W, dparams.b):
+        assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "diagonal", "phi_z", "dtype"),
+    [(True, False, TANH, np.float64), (False, True, TANH, np.float64), (False, False, SIGMOID, np.float64),
+     (False, False, TANH, np.float16)],
+)  # fmt: skip
+def test_what_it_does_not_cover_is_refused_and_the_chooser_takes_the_plain_path(
+    recurrent: bool, diagonal: bool, phi_z: Activation, dtype: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    params = stm.init_stm(rng, 3, 2, length=4, recurrent=recurrent, diagonal=diagonal)
+    params = STMParams._make(None if array is None else array.astype(dtype) for array in params)
+    x, m_0 = rng.standard_normal((2, 4, 3)).astype(dtype), np.zeros((2, 2), dtype)
+    with pytest.raises(ValueError, match="does not know such an STM: ask"):
+        walks.stm_forward(x, m_0, params, phi_z=phi_z, work=Workspace())
+    cell = stm_cell(x, STMKind(recurrent, diagonal, phi_z), Workspace())
+    (y, _), cache = cell.forward(x, m_0, params)
+    assert not isinstance(cache, walks.WalkCache)
+    assert y.dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -94,45 +129,27 @@ def test_equals_the_plain_path_whatever_the_processor(
 def test_chunks_have_at_most_the_bytes_they_may_and_nearly_the_same_length(
     step_bytes: int, borders: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast, "CHUNK_BYTES", 4)
-    assert fast.chunks(5, step_bytes) == [slice(*pair) for pair in pairwise(borders)]
+    monkeypatch.setattr(walks, "CHUNK_BYTES", 4)
+    assert walks.chunks(5, step_bytes) == [slice(*pair) for pair in pairwise(borders)]
 
 
-@pytest.mark.parametrize(("diagonal", "phi_z"), [(False, "tanh"), (False, "identity"), (True, "identity")])
-def test_its_own_gradients_across_chunk_borders(diagonal: bool, phi_z: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "CHUNK_BYTES", 2 * 3 * 4 * 2 * 8)  # two steps
+@pytest.mark.parametrize(("diagonal", "phi_z"), [(False, TANH), (False, IDENTITY), (True, IDENTITY)])
+def test_its_own_gradients_across_chunk_borders(
+    diagonal: bool, phi_z: Activation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "CHUNK_BYTES", 2 * 3 * 4 * 2 * 8)  # two steps
     x, m_0, params, _, _ = draw(0, 3, 7, 3, 2, diagonal, np.float64)
-    assert fast.covers(params, PHIS[phi_z], IDENTITY)
-
-    def forward(x: Any, m_0: Any, params: Any) -> Any:
-        outputs, cache = fast.stm_forward(x, m_0, params, phi_z=PHIS[phi_z])
-        return outputs, (cache, params)
-
-    report = check_pair(forward, lambda d, kept: fast.stm_backward(*d, *kept), {"x": x, "m_0": m_0, "params": params})
-    report.assert_ok()
+    pair = with_params(*stm_cell(x, STMKind(False, diagonal, phi_z), Workspace())[:2])
+    check_pair(*pair, {"x": x, "m_0": m_0, "params": params}, reusable_cache=False).assert_ok()
 
 
-def test_memory_grows_linearly_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "CHUNK_BYTES", 1 << 16)
+def test_memory_grows_linearly_with_the_steps() -> None:
+    def held(T: int) -> int:
+        work = Workspace()
+        both(draw(0, 4, T, 8, 16, False, np.float32), TANH, work)
+        return work.nbytes
 
-    def peak(T: int) -> int:
-        arguments = draw(0, 4, T, 8, 16, False, np.float32)
-        both(fast, arguments, TANH, IDENTITY)  # what NumPy allocates once
-        tracemalloc.start()
-        both(fast, arguments, TANH, IDENTITY)
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return used
-
-    one, two, four = peak(1000), peak(2000), peak(4000)  # above a constant: the chunks'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walks, "CHUNK_BYTES", 1 << 16)
+        one, two, four = held(1000), held(2000), held(4000)  # above a constant: the chunks'
     assert 1.9 < (four - two) / (two - one) < 2.1
-
-
-def test_no_float64_is_hidden_in_float32() -> None:
-    x, m_0, params, dy, dm_T = draw(0, 2, 3, 4, 5, False, np.float32)
-    _, cache = fast.stm_forward(x, m_0, params)
-    kept = [*cache.inputs, cache.gates, cache.v, cache.memories, cache.y]
-    assert {array.dtype for array in kept} == {np.dtype(np.float32)}
-    assert [array.shape for array in kept] == [(3, 2, 5), (4, 3, 2, 5), (3, 2, 5), (4, 2, 5), (3, 2, 5)]
-    dx, dm_0, dparams = fast.stm_backward(dy, dm_T, cache, params)
-    assert {array.dtype for array in (dx, dm_0, dparams.W, dparams.b)} == {np.dtype(np.float32)}

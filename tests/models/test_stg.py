@@ -14,17 +14,15 @@ from hypothesis import strategies as st
 
 from stg_np import stm
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.fast import cuda as kernels
-from stg_np.fast import layer as fast_layer
-from stg_np.fast import walks as fast
+from stg_np.fast.choose import layer_pair
 from stg_np.gradcheck import check_pair
-from stg_np.models import stg
-from stg_np.models.stg import POOLS, STG, VIEWS, layer_pair, stm_pair
+from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.norm import rms_norm_forward
 from stg_np.params import Params
 from stg_np.stm import STMParams
+from stg_np.workspace import Workspace
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, SEEDS, Arrays, B, C, L, examples
 
@@ -53,7 +51,7 @@ def models(draw: st.DrawFn) -> STG:
 
 def draw_params(model: STG, draw: Arrays) -> Params:
     """Parameters of order ½ in every entry."""
-    layout = model.init(np.random.default_rng(0))[0].layout
+    layout = model.layout()
     return Params(layout, draw.uniform(-1, 1, layout.size))
 
 
@@ -101,9 +99,9 @@ def test_evaluation_does_not_depend_on_the_batch(device: str, model: STG, seed: 
 
 
 def one_layer(model: STG, h: Any, params: Params, layer: int) -> Any:
-    """A layer's output, by the path that the model takes."""
-    layer_forward, _ = layer_pair(get_xp(h), model)
-    return layer_forward(model, h, model.walks(params, layer), layer)[0]
+    """A layer's output."""
+    forward, _ = layer_pair(h, model.spec(layer), model.kind, None)
+    return forward(h, model.groups(params, layer), model.spec(layer))[0]
 
 
 @examples(0.3)
@@ -117,7 +115,7 @@ def test_the_other_direction_is_input_and_output_reversed(
     params, h = draw_params(model, draw), draw.normal(2, t, 3)
     swapped = params.with_flat(params.flat + 0)
     for name in params:
-        other = {"forward": "backward", "backward": "forward"}
+        other = {"right": "left", "left": "right"}
         if name.startswith("stm1."):
             prefix, direction, field = name.split(".")
             swapped[f"{prefix}.{other[direction]}.{field}"][...] = params[name]
@@ -132,7 +130,7 @@ def test_one_layer_is_the_stm_then_norm_pool_and_head(device: str, tanh_candidat
     model = STG((5, 3), 4, width=3, layers=1, bidirectional=False, tanh_candidate=tanh_candidate, pool="last")
     draw = Arrays(0, device=device)
     x, params = draw.normal(2, 5, 3), draw_params(model, draw)
-    (y, _), _ = stm.stm_forward(x, 0 * draw.normal(2, 3), params.group("stm1.forward", STMParams), phi_z=phi_z)
+    (y, _), _ = stm.stm_forward(x, 0 * draw.normal(2, 3), params.group("stm1.right", STMParams), phi_z=phi_z)
     last = to_host(y)[:, -1]
     wanted = last / np.sqrt((last**2).mean(1, keepdims=True) + 1e-5) @ to_host(params["head.W"])
     np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted + to_host(params["head.b"]), rtol=1e-12)
@@ -149,7 +147,7 @@ def test_deeper_layers_add_to_what_they_read(device: str) -> None:
         group.W[:, 6:] = 0
         group.b[6:] = 0
     shallow = replace(deep, layers=1)
-    layout = shallow.init(np.random.default_rng(0))[0].layout
+    layout = shallow.layout()
     fewer = Params.pack(layout, {name: params[name] for name in layout.shapes})
     np.testing.assert_allclose(
         to_host(deep.forward(x, params, {})[0]), to_host(shallow.forward(x, fewer, {})[0]), rtol=1e-12
@@ -161,30 +159,38 @@ def test_deeper_layers_read_normalised_steps(device: str, layer: int) -> None:
     model = STG((5, 3), 2, width=4, layers=3, bidirectional=False)
     draw = Arrays(0, device=device)
     params, h = draw_params(model, draw), draw.normal(2, 5, 4)
-    walk, m_0 = params.group(f"stm{layer + 1}.forward", STMParams), to_device(np.zeros((2, 4)), device)
+    walk, m_0 = params.group(f"stm{layer + 1}.right", STMParams), to_device(np.zeros((2, 4)), device)
     (wanted, _), _ = stm.stm_forward(rms_norm_forward(h)[0], m_0, walk)
     np.testing.assert_allclose(to_host(one_layer(model, h, params, layer)), to_host(h + wanted), rtol=1e-12)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_quickest_path_is_taken(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "available", lambda xp: compiled)
-    on_a_device: Any = kernels if compiled else stm
-    assert stm_pair(np, recurrent=False) == (fast.stm_forward, fast.stm_backward)
-    assert stm_pair("a device", recurrent=False) == (on_a_device.stm_forward, on_a_device.stm_backward)
-    for xp in (np, "a device"):
-        assert stm_pair(xp, recurrent=True) == (stm.stm_recurrent_forward, stm.stm_recurrent_backward)
-
-
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize("tanh_candidate", [False, True])
-def test_the_quickest_path_is_taken_for_a_layer(recurrent: bool, diagonal: bool, tanh_candidate: bool) -> None:
-    model = STG((4, 3), 2, width=4, recurrent=recurrent, diagonal=diagonal, tanh_candidate=tanh_candidate)
-    plain = (stg.layer_forward, stg.layer_backward)
-    assert layer_pair("a device", model) == plain
-    covered = not recurrent and not (diagonal and tanh_candidate)
-    assert layer_pair(np, model) == ((fast_layer.layer_forward, fast_layer.layer_backward) if covered else plain)
+def test_forward_and_backward_take_a_workspace_together(recurrent: bool) -> None:
+    model = STG((4, 3), 2, width=4, recurrent=recurrent)
+    params, x = draw_params(model, Arrays(0)), np.zeros((2, 4, 3))
+    for one, other in ((None, Workspace()), (Workspace(), None)):
+        logits, cache, _ = model.forward(x, params, {}, work=one)
+        with pytest.raises(ValueError, match="takes a workspace if, and only if, its forward had one"):
+            model.backward(logits, cache, params, work=other)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.zeros((2, 3, 3)), ValueError, r"batches of shape \(B, 4, 3\), got \(2, 3, 3\)"),
+        (np.zeros((4, 3)), ValueError, r"batches of shape \(B, 4, 3\), got \(4, 3\)"),
+        (np.zeros((2, 0, 3)), ValueError, "batches of shape"),
+        (np.zeros((2, 4, 3), np.float32), TypeError, "the input is float32 and the parameters are float64"),
+        (np.zeros((2, 4, 3), np.uint8), TypeError, "the input is uint8 .* convert or scale it first"),
+    ],
+)
+@pytest.mark.parametrize("work", [None, Workspace()], ids=["plain", "fast"])
+def test_an_input_that_does_not_fit_is_refused_by_every_path(
+    x: Any, error: type[Exception], message: str, work: Workspace | None
+) -> None:
+    model = STG((4, 3), 2, width=4)
+    with pytest.raises(error, match=message):
+        model.forward(x, draw_params(model, Arrays(0)), {}, work=work)
 
 
 # --- views and orders ---------------------------------------------------------------------------------------
@@ -196,7 +202,7 @@ def test_the_quickest_path_is_taken_for_a_layer(recurrent: bool, diagonal: bool,
 def test_views(view: str, grid: tuple[int, int], features: int) -> None:
     model = STG((4, 6, 3), 10, view=view, patch=(2, 3))
     assert (model.grid, model.features) == (grid, features)
-    assert model.init(np.random.default_rng(0))[0]["stm1.forward.W"].shape[0] == features
+    assert model.init(np.random.default_rng(0))[0]["stm1.right.W"].shape[0] == features
 
 
 def test_a_sequence_is_one_row_of_steps() -> None:
@@ -257,10 +263,10 @@ def test_init(dtype: Any) -> None:
     assert state == {}
     np.testing.assert_array_equal(params.flat, again.flat)
     roles = {entry.name: (entry.shape, entry.role) for entry in params.layout.entries}
-    assert roles["stm1.forward.W"] == ((4, 3), "matrix")
-    assert roles["stm2.backward.R"] == ((3, 3), "matrix")
-    assert roles["stm2.backward.w"] == ((9,), "vector")
-    assert roles["stm1.backward.b"] == ((12,), "vector")
+    assert roles["stm1.right.W"] == ((4, 3), "matrix")
+    assert roles["stm2.left.R"] == ((3, 3), "matrix")
+    assert roles["stm2.left.w"] == ((9,), "vector")
+    assert roles["stm1.left.b"] == ((12,), "vector")
     assert (roles["head.W"], roles["head.b"]) == (((6, 3), "head"), ((3,), "vector"))
     assert not params["head.b"].any()
 
@@ -270,7 +276,7 @@ def test_init(dtype: Any) -> None:
 )
 def test_time_scales_reach_to_the_expected_length(shape: tuple[int, ...], length: float, longest: float) -> None:
     model = STG(shape, 2, view="pixels", width=2000, layers=1, length=length)
-    b_u = model.init(np.random.default_rng(0), np.float64)[0]["stm1.forward.b"][1000:2000]
+    b_u = model.init(np.random.default_rng(0), np.float64)[0]["stm1.right.b"][1000:2000]
     tau = 1 + np.exp(-b_u)
     assert tau.min() >= 2
     assert 0.95 * longest < tau.max() <= longest * (1 + 1e-12)

@@ -21,14 +21,14 @@ FORWARDS = st.floats(0, 1)
 def test_gradients(device: str, draw: Arrays, b: int, t: int, d: int, share: float, seed: int) -> None:
     inputs = {"x": draw.on(device).normal(b, t, d)}
     check_pair(mean_pool_forward, mean_pool_backward, inputs, seed=seed).assert_ok()
-    last = partial(last_pool_forward, forward_width=round(share * d))
+    last = partial(last_pool_forward, right_width=round(share * d))
     check_pair(last, last_pool_backward, inputs, seed=seed, name="last_pool").assert_ok()
 
 
 @examples(0.5)
 @given(draw=ARRAYS, b=EMPTY_B, t=T, d=D, share=FORWARDS)
 def test_contract_and_extremes(device: str, draw: Arrays, b: int, t: int, d: int, share: float) -> None:
-    last = partial(last_pool_forward, forward_width=round(share * d))
+    last = partial(last_pool_forward, right_width=round(share * d))
     for x in (draw.on(device).normal(b, t, d), draw.extreme(b, t, d)):
         for forward, backward in ((mean_pool_forward, mean_pool_backward), (last, last_pool_backward)):
             y, dx = hold_to_contract(forward, backward, {"x": x})

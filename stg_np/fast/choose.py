@@ -1,0 +1,59 @@
+"""THE place where a path is chosen: which forward/backward pair computes a thing, on these arrays.
+
+One rule: without a workspace (``work=None``) the plain pair, the one to read; with one, the quickest that covers the
+case. What a fast pair does not cover it refuses, so nothing slow or other is taken in silence behind this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stg_np import stm, stm_recurrent
+from stg_np.backend import Array, get_xp
+from stg_np.fast import conv as fast_conv
+from stg_np.fast import cuda, layer, walks
+from stg_np.layers import walk
+from stg_np.layers.spec import Cell, STMKind, WalkSpec
+from stg_np.ops import conv
+from stg_np.workspace import Workspace
+
+
+class Pair(NamedTuple):
+    """A forward and the backward that belongs to it."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
+def layer_pair(x: Array, spec: WalkSpec, kind: STMKind, work: Workspace | None) -> Pair:
+    """``forward(h, params, spec, rng=…)`` and ``backward(dh, cache, params, spec)`` of a layer, on arrays like x."""
+    if work is not None and get_xp(x) is np and walks.covers(kind, x.dtype):
+        return Pair(partial(layer.layer_forward, phi_z=kind.phi_z, work=work), partial(layer.layer_backward, work=work))
+    cell = stm_cell(x, kind, work)
+    return Pair(partial(walk.layer_forward, cell=cell), partial(walk.layer_backward, cell=cell))
+
+
+def stm_cell(x: Array, kind: STMKind, work: Workspace | None) -> Cell:
+    """A single walk of an STM on arrays like x, from any first memory."""
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    if kind.recurrent:
+        forward, backward = stm_recurrent.stm_recurrent_forward, stm_recurrent.stm_recurrent_backward
+    elif work is not None and get_xp(x) is np and walks.covers(kind, x.dtype):
+        forward, backward = partial(walks.stm_forward, work=work), partial(walks.stm_backward, work=work)
+    elif work is not None and cuda.available(get_xp(x)) and cuda.covers(kind, x.dtype):
+        forward, backward = cuda.stm_forward, cuda.stm_backward
+    else:
+        forward, backward = stm.stm_forward, stm.stm_backward
+    return Cell(partial(forward, phi_z=kind.phi_z), backward, walk.empty_memory)
+
+
+def conv_pair(x: Array, work: Workspace | None) -> Pair:
+    """``forward(x, params)`` and ``backward(dy, cache, params)`` of the convolution on arrays like x."""
+    if work is not None and get_xp(x) is np:
+        return Pair(partial(fast_conv.conv2d_forward, work=work), partial(fast_conv.conv2d_backward, work=work))
+    return Pair(conv.conv2d_forward, conv.conv2d_backward)
