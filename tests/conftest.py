@@ -7,6 +7,9 @@ with ``--device cuda`` on NumPy and on a real CuPy::
         x = to_device(np.ones((2, 3)), device)
         assert to_host(x + x).sum() == 12
 
+The stand-in computes with NumPy, slowly. A test of numbers alone, like a check of gradients, is marked ``numbers`` and
+leaves it out; whether the code runs there is for the tests of the contract.
+
 What is chosen on the command line and by environment:
 
 * ``--device cuda``: a real GPU instead of the stand-in;
@@ -80,7 +83,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "library" in metafunc.fixturenames:
-        metafunc.parametrize("library", _libraries(metafunc.config), indirect=True)
+        libraries = _libraries(metafunc.config)
+        if metafunc.definition.get_closest_marker("numbers"):
+            libraries = [name for name in libraries if name != "strict_cupy"]
+        metafunc.parametrize("library", libraries, indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

