@@ -9,14 +9,10 @@ from math import prod
 
 import stg_np
 from stg_np.backend import devices
-from stg_np.data import cifar10, digits, fashion_mnist
 from stg_np.models.base import Model, Part
 from stg_np.params import Params
 
-DATASETS = {info.name: info for info in (digits.INFO, fashion_mnist.INFO, cifar10.INFO)}
-"""What is known of each data set before any file is read."""
-
-PACKAGES = ("numpy", "matplotlib", "pillow", "tqdm", "threadpoolctl", "pooch", "tomli-w")
+PACKAGES = ("numpy", "matplotlib", "pillow", "tqdm", "threadpoolctl", "pooch", "tomli-w", "msgspec", "filelock")
 
 
 def sizes(params: Params, parts: Sequence[Part]) -> list[int]:
@@ -28,21 +24,25 @@ def sizes(params: Params, parts: Sequence[Part]) -> list[int]:
 
 
 def summary_text(model: Model, params: Params) -> str:
-    """A table of a model's parts, and what its columns count."""
+    """A table of a model's parts, and what its columns count; the last column only where a part has a memory."""
     parts = model.parts(params)
     own = sizes(params, parts)
-    cells = [("layer", "output", "parameters", "multiply-adds", "time scales")]
-    cells += [
+    rows = [("layer", "output", "parameters", "multiply-adds", "time scales")]
+    rows += [
         (part.name, "×".join(map(str, part.shape)), f"{size:,}", f"{part.multiply_adds:,}", part.note)
         for part, size in zip(parts, own)
     ]
-    cells.append(("total", "", f"{sum(own):,}", f"{sum(part.multiply_adds for part in parts):,}", ""))
-    return "\n".join([
+    rows.append(("total", "", f"{sum(own):,}", f"{sum(part.multiply_adds for part in parts):,}", ""))
+    has_memory = any(part.note for part in parts)
+    lines = [
         str(model),
-        *aligned(cells),
+        *aligned(rows if has_memory else [row[:-1] for row in rows]),
         "multiply-adds: of one picture, forward; a training step costs about three times as much",
-        "time scales: shortest … median … longest memory of a layer, in steps, by the biases of its update gates",
-    ])  # fmt: skip
+    ]
+    if has_memory:
+        about = "shortest … median … longest memory of a layer, in steps, by the biases of its update gates"
+        lines.append(f"time scales: {about}")
+    return "\n".join(lines)
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

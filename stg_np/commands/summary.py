@@ -34,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         about, now = load(args.checkpoint, "cpu")
         print(f"{args.checkpoint}: preset {about.preset}, trained on {about.data.label}, state after step {now.step:,}")
-        model: Any = about.model
-        print(summary_text(model, now.params))
+        print(summary_text(about.model, now.params))
         return OK
     name = args.preset or "digits"
     info = SOURCES[PRESETS[name].data].INFO

@@ -98,11 +98,7 @@ def blank_state(about: About, room: int) -> TrainState:
         ValueError: if the parameters need more than ``room`` bytes, which is known before memory is asked for.
     """
     refuse_endless(about.model, room)
-    model: Any = about.model
-    if hasattr(model, "layout"):
-        layout, state_layout = model.layout(), model.state_layout()
-    else:  # until every model has one
-        layout, state_layout = model.init(np.random.default_rng(0))[0].layout, Layout(())
+    layout, state_layout = about.model.layout(), about.model.state_layout()
     if np.dtype(np.float32).itemsize * (layout.size + state_layout.size) > room:
         raise ValueError("the model that it describes is larger than the whole file")
     params = Params(layout, np.zeros(layout.size, np.float32))

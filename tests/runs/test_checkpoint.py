@@ -13,9 +13,11 @@ import pytest
 
 from stg_np.backend import Array, to_host
 from stg_np.models import MODELS
+from stg_np.models.base import Part
 from stg_np.params import Entry, Layout, Params, State
 from stg_np.runs import archive
 from stg_np.runs.checkpoint import arrays_of, load, save
+from stg_np.summary import summary_text
 from stg_np.train import initial_state
 from tests.runs.described import ABOUT, refusal, trained_state
 from tests.training import SCALING, make_run
@@ -158,8 +160,8 @@ class Blur:
     def backward(self, dlogits: Array, cache: Any, params: Params, **options: Any) -> Params:
         return Params.pack(params.layout, {"head.W": cache.T @ dlogits})
 
-    def parts(self, params: Params) -> list[Any]:
-        return []
+    def parts(self, params: Params) -> list[Part]:
+        return [Part("mean of the pixels", (1,)), Part("head", (self.classes,), self.classes)]
 
 
 def test_a_second_kind_of_model_is_stored_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,3 +177,10 @@ def test_a_second_kind_of_model_is_stored_and_loaded(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(found.params["head.W"], now.params["head.W"])
     assert now.state["batches"] > 0
     np.testing.assert_array_equal(found.state["batches"], now.state["batches"])
+
+
+def test_a_second_kind_of_model_is_summed_up() -> None:
+    model = Blur((8, 8, 1), 4)
+    _, head, total, *_ = summary_text(model, model.init(np.random.default_rng(0))[0]).splitlines()[2:]
+    assert head.split() == ["head", "4", "4", "4"]
+    assert total.split() == ["total", "4", "4"]
