@@ -170,6 +170,7 @@ def test_constant_gates_are_a_linear_filter(seed: int, b: int, t: int, h: int) -
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.numbers
 @examples(0.4)
 @given(draw=FLOAT64_ARRAYS, sizes=STM_SIZES, form=FORMS, seed=SEEDS)
 def test_gradient_of_the_layer(device: str, draw: Arrays, sizes: STMSizes, form: Form, seed: int) -> None:
@@ -178,6 +179,7 @@ def test_gradient_of_the_layer(device: str, draw: Arrays, sizes: STMSizes, form:
     check_pair(*pair, {"x": x, "m_0": m_0, "params": params}, name=str(form), seed=seed, jacobian=False).assert_ok()
 
 
+@pytest.mark.numbers
 @every_form
 @every_gate
 @pytest.mark.parametrize("phi", [TANH, SQUARE], ids=["tanh", "square"])
@@ -189,6 +191,7 @@ def test_every_entry_of_the_jacobian(device: str, recurrent: bool, diagonal: boo
     assert report.jacobian_entries == (2 * 2 + 2) * report.entries
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, h=H, diagonal=st.booleans(), seed=SEEDS)
 def test_gradient_of_preactivations(device: str, draw: Arrays, b: int, h: int, diagonal: bool, seed: int) -> None:
@@ -203,6 +206,7 @@ def test_gradient_of_preactivations(device: str, draw: Arrays, b: int, h: int, d
     check_pair(forward, lambda da, kept: stm.preactivations_backward(da, *kept), inputs, seed=seed).assert_ok()
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, b=EMPTY_B, h=H, phi_z=ACTIVATIONS | st.just(SQUARE), seed=SEEDS)
 def test_gradient_of_gates(device: str, draw: Arrays, b: int, h: int, phi_z: Activation, seed: int) -> None:
@@ -217,6 +221,7 @@ def test_gradient_of_gates(device: str, draw: Arrays, b: int, h: int, phi_z: Act
     check_pair(forward, backward, {"a": draw.on(device).normal(b, 4 * h)}, seed=seed).assert_ok()
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(draw=FLOAT64_ARRAYS, sizes=STM_SIZES, seed=SEEDS)
 def test_gradient_of_the_scan_and_of_one_update(device: str, draw: Arrays, sizes: STMSizes, seed: int) -> None:

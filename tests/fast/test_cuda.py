@@ -180,6 +180,7 @@ def test_saturated_gates(device: str, seed: int, diagonal: bool, phi_z: Activati
     assert_same(got, run(stm, arguments, phi_z), 1e-8)  # the last bit of a tanh, times inputs of 1e4
 
 
+@pytest.mark.numbers
 @pairs
 @pytest.mark.parametrize("T", [1, 6])
 @pytest.mark.usefixtures("launched")

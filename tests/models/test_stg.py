@@ -66,6 +66,7 @@ def pair_of(model: STG, x: Array) -> tuple[Callable[..., Any], Callable[..., Any
     return forward, lambda dlogits, kept: (model.backward(dlogits, *kept),)
 
 
+@pytest.mark.numbers
 @examples(0.2)
 @given(model=models(), seed=SEEDS, b=B)
 def test_gradient(device: str, model: STG, seed: int, b: int) -> None:
@@ -224,7 +225,7 @@ def test_alternate_only_reorders_the_steps(device: str) -> None:
         np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
     first = to_device(np.ones((2, 6, 1)), device)
     one, other = (one_layer(m, first, params, 0) for m in (model, replace(model, alternate=False)))
-    np.testing.assert_array_equal(to_host(one), to_host(other))
+    np.testing.assert_allclose(to_host(one), to_host(other), rtol=1e-12)
 
 
 # --- dropout, dtype, initial values -------------------------------------------------------------------------
@@ -241,10 +242,10 @@ def test_dropout_is_for_training_only_and_follows_its_generator(device: str) -> 
 
     plain = to_host(replace(model, dropout=0.0).forward(x, params, {})[0])
     for evaluated in (logits()[0], logits(rng=np.random.default_rng(0))[0], logits(train=True)[0]):
-        np.testing.assert_array_equal(to_host(evaluated), plain)
-    np.testing.assert_array_equal(train(1), train(1))
-    assert (train(1) != train(2)).any()
-    assert (train(1) != plain).any()
+        np.testing.assert_allclose(to_host(evaluated), plain, rtol=1e-12)
+    np.testing.assert_allclose(train(1), train(1), rtol=1e-12)
+    assert np.abs(train(1) - train(2)).max() > 1e-3
+    assert np.abs(train(1) - plain).max() > 1e-3
 
 
 @pytest.mark.parametrize("recurrent", [False, True])  # by the fast path, and by the plain one
