@@ -18,7 +18,7 @@ import numpy as np
 from stg_np.backend import Array, to_host
 from stg_np.engine import Engine
 from stg_np.models.base import Model
-from stg_np.ops.losses import log_softmax
+from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.params import Params, State
 
 GROUP = 50
@@ -58,10 +58,14 @@ def predict_logits(
     return np.concatenate(engine.map(averaged, range(0, len(images), GROUP)))
 
 
-def accuracy(logits: Array, labels: Array) -> tuple[float, float]:
-    """Mean cross-entropy (nats, no smoothing) and C-way accuracy (0 … 1) of logits (N, C), labels (N,)."""
-    losses = -log_softmax(logits)[np.arange(len(labels)), labels]
-    return float(losses.mean(dtype=np.float64)), float((logits.argmax(1) == labels).mean())
+def accuracy(outputs: Array, targets: Array, loss: Loss | None = None) -> tuple[float, float]:
+    """Mean loss and share of right answers (0 … 1) over N examples.
+
+    Without a ``loss``, those of a classifier: cross-entropy (nats, no smoothing) of logits (N, C) and labels (N,).
+    """
+    loss = loss or cross_entropy(0.0)
+    losses, _ = loss.forward(outputs, targets)
+    return float(losses.mean(dtype=np.float64)), float(loss.correct(outputs, targets)) / len(targets)
 
 
 def confusion_matrix(logits: Array, labels: Array) -> Array:

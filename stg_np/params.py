@@ -2,7 +2,7 @@
 
 An optimizer wants a vector; a layer wants its own ``W`` and ``b``. Both are views of the same memory: the
 vector is ``params.flat``, and ``params["stm1.W"]`` is a reshaped window on it. A :class:`Layout` says where
-each name lies, what shape it has and what *role* it plays (weight decay, for one, is decided by role).
+each name lies, what shape it has and what *role* it plays: an optimizer treats a matrix otherwise than a bias.
 """
 
 from __future__ import annotations
@@ -63,22 +63,14 @@ class Layout:
         """The length of the flat vector."""
         return sum(prod(entry.shape) for entry in self.entries)
 
-    def mask(self, *roles: Role, like: Array) -> Array:
-        """A vector of ones where the role is one of ``roles``, zeros elsewhere; library and dtype of ``like``.
-
-        It is made once and shared: not to be written to.
-        """
-        key = (get_xp(like), str(like.dtype), roles)
-        if key not in self._masks:
-            mask = key[0].zeros(self.size, dtype=like.dtype)
-            for entry in self.entries:
-                if entry.role in roles:
-                    mask[self.slices[entry.name]] = 1
-            self._masks[key] = mask
-        return self._masks[key]
+    def select(self, *roles: Role) -> Layout:
+        """The entries of these roles as a layout of their own; the same object each time."""
+        if roles not in self._selections:
+            self._selections[roles] = Layout(tuple(entry for entry in self.entries if entry.role in roles))
+        return self._selections[roles]
 
     @cached_property
-    def _masks(self) -> dict[Any, Array]:
+    def _selections(self) -> dict[tuple[Role, ...], Layout]:
         return {}
 
 
@@ -141,6 +133,21 @@ class Params:
     def with_flat(self, flat: Array) -> Params:
         """The same layout over another vector."""
         return Params(self.layout, flat)
+
+    def arrays(self) -> dict[str, Array]:
+        """Every entry by its name."""
+        return {name: self[name] for name in self}
+
+    def select(self, *roles: Role) -> Params:
+        """A copy of the entries of these roles, under a layout of their own (:meth:`Layout.select`)."""
+        layout, xp = self.layout.select(*roles), get_xp(self.flat)
+        pieces = [self.flat[self.layout.slices[name]] for name in layout.shapes]
+        return Params(layout, xp.concatenate(pieces) if pieces else self.flat[:0].copy())
+
+    def replaced(self, arrays: Mapping[str, Array]) -> Params:
+        """A copy in which the arrays given stand in place of those of the same names; their shapes may differ."""
+        pieces = [arrays.get(name, self[name]).reshape(-1) for name in self]
+        return self.with_flat(get_xp(self.flat).concatenate(pieces))
 
 
 def named(prefix: str, group: tuple[Any, ...]) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stg_np.models.stg import STG
+from stg_np.optim import ByRole, with_learning_rate
 from stg_np.train import TrainConfig
 
 
@@ -23,32 +24,37 @@ class Preset:
         return STG(input_shape=shape, classes=classes, **self.model)
 
 
+def at(learning_rate: float) -> ByRole:
+    """Muon for matrices and kernels, AdamW for vectors and the head, at one learning rate."""
+    return with_learning_rate(ByRole(), learning_rate)
+
+
 PRESETS = {
     "digits": Preset(
         "digits",
         "8×8 digits as 16 patches of 2×2; the bundled data, well under a minute",
         {"view": "patches", "patch": (2, 2), "width": 96, "layers": 3, "alternate": True},
         TrainConfig(
-            epochs=40, batch_size=32, group_size=16, learning_rate=0.01, rotate=10.0, shift=1, shift_padding="zero"
+            epochs=40, batch_size=32, group_size=16, optimizer=at(0.01), rotate=10.0, shift=1, shift_padding="zero"
         ),
     ),
     "fashion-rows": Preset(
         "fashion-mnist",
         "28 rows of 28 pixels, one row a step",
         {"view": "rows", "width": 160, "layers": 3},
-        TrainConfig(epochs=15, learning_rate=0.01, flip=True, shift=2, shift_padding="zero"),
+        TrainConfig(epochs=15, optimizer=at(0.01), flip=True, shift=2, shift_padding="zero"),
     ),
     "cifar10-rows": Preset(
         "cifar10",
         "32 rows of 32 coloured pixels, one row a step",
         {"view": "rows", "width": 192, "layers": 4},
-        TrainConfig(epochs=12, learning_rate=0.005, flip=True, shift=2),
+        TrainConfig(epochs=12, optimizer=at(0.005), flip=True, shift=2),
     ),
     "cifar10-patches": Preset(
         "cifar10",
         "64 patches of 4×4 pixels, walked row by row and column by column in turn",
         {"view": "patches", "patch": (4, 4), "width": 128, "layers": 6, "alternate": True},
-        TrainConfig(epochs=12, learning_rate=0.01, flip=True, shift=2),
+        TrainConfig(epochs=12, optimizer=at(0.01), flip=True, shift=2),
     ),
 }
 

@@ -8,7 +8,7 @@ the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import LossAndGrad, Model, loss_and_grad
 from stg_np.ops.losses import Loss, cross_entropy
-from stg_np.optim import OPTIMIZERS, SCHEDULES, Moments, Optimizer, clip_by_norm
+from stg_np.optim import SCHEDULES, ByRole, Moments, Optimizer, clip_by_norm, when_finite
 from stg_np.params import Params, State
 
 
@@ -32,9 +32,8 @@ class TrainConfig:
         epochs: passes over the training pictures.
         batch_size: pictures per step. group_size: pictures per shard, a part of the mathematics (random draws are
             per group) and the unit of work of one thread.
-        optimizer: ``sgd`` (Nesterov), ``adamw`` or ``muon``. learning_rate: its peak.
-        weight_decay: decoupled, on matrices only.
-        schedule: ``cosine`` or ``linear``, after a linear ``warmup`` (fraction of all steps).
+        optimizer: a rule, with its learning rates at the peak of the ``schedule``: ``cosine`` or ``linear``, after a
+            linear ``warmup`` (fraction of all steps).
         label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
         flip: mirror pictures at random. shift: move them by up to so many pixels; ``shift_padding``: what comes in
             at the border, ``reflect`` or ``zero``. rotate: turn them by up to so many degrees.
@@ -44,9 +43,7 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 128
     group_size: int = 32
-    optimizer: str = "muon"
-    learning_rate: float = 0.005
-    weight_decay: float = 0.05
+    optimizer: Optimizer = field(default_factory=ByRole)
     schedule: str = "linear"
     warmup: float = 0.1
     label_smoothing: float = 0.1
@@ -62,12 +59,8 @@ class TrainConfig:
             raise ValueError("epochs, batch_size and group_size must be at least 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a fraction of the training below 1, got {self.warmup}")
-        if self.optimizer not in OPTIMIZERS or self.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer is one of {', '.join(OPTIMIZERS)}; schedule one of {', '.join(SCHEDULES)}")
-
-    def make_optimizer(self) -> Optimizer:
-        """The optimizer by its name."""
-        return OPTIMIZERS[self.optimizer](weight_decay=self.weight_decay)
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r:.60}")
 
 
 class Examples(NamedTuple):
@@ -95,11 +88,7 @@ class Run:
     validation: Examples | None
     scaling: Scaling
     device: str = "cpu"
-
-    @property
-    def loss(self) -> Loss:
-        """What the training descends."""
-        return cross_entropy(self.config.label_smoothing)
+    loss: Loss | None = None  # None: cross-entropy, with the label smoothing of the config
 
     @property
     def steps_per_epoch(self) -> int:
@@ -146,8 +135,13 @@ def initial_state(run: Run) -> TrainState:
     params = params.with_flat(to_device(params.flat, run.device))
     state = {name: to_device(array, run.device) for name, array in state.items()}
     xp = get_xp(params.flat)
-    moments = run.config.make_optimizer().init(params)
+    moments = run.config.optimizer.init(params)
     return TrainState(params, state, moments, 0, xp.zeros(()), xp.zeros(()), xp.full((), -1), 0.0)
+
+
+def stream(run: Run, use: Literal["order", "group"], *numbers: int) -> np.random.Generator:
+    """Random numbers of their own for each use of them: the seed alone is for the parameters."""
+    return np.random.default_rng([run.config.seed, {"order": 1, "group": 2}[use], *numbers])
 
 
 def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -> Array:
@@ -162,62 +156,52 @@ def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -
     return to_device(normalise(pictures, *run.scaling), run.device)
 
 
-def quiet() -> np.errstate:
-    """No warnings of what is not finite, in this thread: the guard reports it, with the step."""
-    return np.errstate(over="ignore", invalid="ignore")
-
-
 def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> LossAndGrad:
-    """Mean loss over the batch (indices of training pictures) and its gradient, group by group."""
+    """Forward, loss and backward: the mean loss over the batch (indices of training pictures) and its gradient.
+
+    The engine shares out the groups of the batch. What is random in a group follows from seed, step and group.
+    """
+    loss = run.loss or cross_entropy(run.config.label_smoothing)
     size = run.config.group_size
     groups = [batch[start : start + size] for start in range(0, len(batch), size)]
 
-    def shard(number: int) -> LossAndGrad:
-        rng = np.random.default_rng([run.config.seed, now.step, number])
+    def group_gradient(number: int) -> LossAndGrad:
+        rng = stream(run, "group", now.step, number)
         x = prepare(run, run.train.images[groups[number]], rng)
-        labels = to_device(run.train.labels[groups[number]], run.device)
-        with quiet():  # as in train_step; each thread has its own setting
-            return loss_and_grad(
-                run.model, now.params, now.state, x, labels,
-                loss=run.loss, weight=1 / len(batch), rng=rng,
-                work=engine.workspace,
-            )  # fmt: skip
+        targets = to_device(run.train.labels[groups[number]], run.device)
+        return loss_and_grad(
+            run.model, now.params, now.state, x, targets,
+            loss=loss, weight=1 / len(batch), rng=rng, work=engine.workspace,
+        )  # fmt: skip
 
-    total = engine.sum(shard, range(len(groups)))
+    total = engine.sum(group_gradient, range(len(groups)))
     return total._replace(state={name: array / len(groups) for name, array in total.state.items()})
 
 
-def learning_rate_at(run: Run, step: int) -> float:
-    """The learning rate of step number ``step`` (from 0)."""
-    progress = (step + 1) / (run.config.epochs * run.steps_per_epoch + 1)
-    return run.config.learning_rate * SCHEDULES[run.config.schedule](progress, run.config.warmup)
-
-
 def train_step(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
-    """Forward, backward, clipping, update. A gradient that is not finite changes nothing but the flag.
-
-    The guard stays on the device: ``where`` chooses between old and new, and the host asks only when it reads the
-    flag.
-    """
+    """Forward, loss and backward, clip, update. A gradient that is not finite changes nothing but the flag."""
     xp = get_xp(now.params.flat)
-    with quiet():
+    update = when_finite(run.config.optimizer)
+    with np.errstate(over="ignore", invalid="ignore"):  # the flag reports it, with the step
         result = batch_gradient(run, now, batch, engine)
-        grads, norm = clip_by_norm(result.grads, run.config.clip_norm)
-        params, moments = run.config.make_optimizer().update(
-            grads, now.moments, now.params, learning_rate_at(run, now.step),
-            each=lambda function, parts: engine.map(quiet()(function), parts),
-        )  # fmt: skip
-    good = xp.isfinite(norm)
+        grads = clip_by_norm(result.grads, run.config.clip_norm)
+        params, moments, good = update(grads, now.moments, now.params, rate_at(run, now.step), each=engine.map)
     return TrainState(
-        params=params.with_flat(xp.where(good, params.flat, now.params.flat)),
+        params=params,
         state={name: xp.where(good, array, now.state[name]) for name, array in result.state.items()},
-        moments={name: xp.where(good, array, now.moments[name]) for name, array in moments.items()},
+        moments=moments,
         step=now.step + 1,
         loss_sum=now.loss_sum + result.loss,
         correct=now.correct + result.correct,
         bad_step=xp.where(good | (now.bad_step >= 0), now.bad_step, now.step + 1),
         best_accuracy=now.best_accuracy,
     )
+
+
+def rate_at(run: Run, step: int) -> float:
+    """The schedule's factor of the learning rates in step number ``step`` (from 0)."""
+    progress = (step + 1) / (run.config.epochs * run.steps_per_epoch + 1)
+    return SCHEDULES[run.config.schedule](progress, run.config.warmup)
 
 
 def fit(
@@ -243,7 +227,7 @@ def fit(
     steps = run.steps_per_epoch
     while now.step < run.config.epochs * steps:
         epoch, first = divmod(now.step, steps)
-        order = np.random.default_rng([run.config.seed, epoch]).permutation(len(run.train.labels))
+        order = stream(run, "order", epoch).permutation(len(run.train.labels))
         began = perf_counter()
         for k in range(first, steps):
             if should_stop():
@@ -267,7 +251,7 @@ def end_of_epoch(run: Run, last: Record, engine: Engine) -> Record:
         logits = predict_logits(
             run.model, now.params, now.state, run.validation.images, engine, lambda pictures: prepare(run, pictures)
         )
-        loss, score = accuracy(logits, run.validation.labels)
+        loss, score = accuracy(logits, run.validation.labels, run.loss)
     zero = 0 * now.loss_sum
     is_best = score is not None and score >= now.best_accuracy  # of equal ones the later: it has learned longer
     now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
@@ -285,7 +269,7 @@ def make_record(kind: Literal["step", "stopped"], run: Run, now: TrainState, don
         )
     seen = done * min(run.config.batch_size, len(run.train.labels))
     epoch = 1 + (now.step - 1) // run.steps_per_epoch if now.step else 1
-    rate = learning_rate_at(run, max(now.step - 1, 0))
+    rate = run.config.optimizer.learning_rate * rate_at(run, max(now.step - 1, 0))
     return Record(
         kind, epoch, now.step, loss / max(done, 1), correct / max(seen, 1), None, None, rate, speed, False, now
     )

@@ -444,7 +444,7 @@ def test_a_full_disk_is_found_before_training(stg: Stg) -> None:
     assert files(Path("run")) == {"config.toml"}
 
 
-@pytest.mark.parametrize(("limit", "named"), [(9_000, "best.npz"), (1, "metrics.jsonl")])
+@pytest.mark.parametrize(("limit", "named"), [(4_000, "best.npz"), (1, "metrics.jsonl")])
 def test_a_disk_that_fills_up_on_the_way_costs_nothing_that_was_saved(
     stg: Stg, monkeypatch: pytest.MonkeyPatch, limit: int, named: str
 ) -> None:

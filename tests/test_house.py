@@ -168,13 +168,13 @@ import numpy as np
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
 from stg_np.ops.losses import cross_entropy
-from stg_np.optim import Muon
+from stg_np.optim import ByRole
 model = STG((8, 8, 1), 3, width=4)
 params, state = model.init(np.random.default_rng(0))
 x, labels = np.ones((2, 8, 8, 1), np.float32), np.array([0, 2])
 result = loss_and_grad(model, params, state, x, labels, loss=cross_entropy(), weight=0.5)
-optimizer = Muon()
-optimizer.update(result.grads, optimizer.init(params), params, 0.1)
+optimizer = ByRole()
+optimizer.update(result.grads, optimizer.init(params), params, 1.0)
 """
     )
 

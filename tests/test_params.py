@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stg_np.backend import get_xp, to_device, to_host
 from stg_np.params import Entry, Layout, Params, Role, named
 
-ROLES: tuple[Role, ...] = ("matrix", "vector", "head", "frozen")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 names = st.sampled_from(
     [f"{prefix}{field}" for prefix in ("stm1", "stm2", "norm", "head") for field in ("", ".W", ".b")]
@@ -37,15 +37,22 @@ def random_arrays(layout: Layout, device: str, dtype: str = "float64", seed: int
     return {name: to_device(rng.standard_normal(shape).astype(dtype), device) for name, shape in layout.shapes.items()}
 
 
+def packed(arrays: dict[str, Any], *roles: Role) -> Params:
+    """Arrays laid out in their own order."""
+    entries = (Entry(name, array.shape, role) for (name, array), role in zip(arrays.items(), roles))
+    return Params.pack(Layout(tuple(entries)), arrays)
+
+
 @pytest.fixture
 def params(device: str) -> Params:
-    return Params.create(
-        {
-            "one.W": ("matrix", to_device(np.arange(6.0).reshape(2, 3), device)),
-            "one.b": ("vector", to_device(np.array([10.0, 11.0, 12.0]), device)),
-            "two.W": ("head", to_device(np.full((3, 1), 20.0), device)),
-            "scale": ("frozen", to_device(np.array(30.0), device)),
-        }
+    arrays = {
+        "one.W": np.arange(6.0).reshape(2, 3),
+        "one.b": np.array([10.0, 11.0, 12.0]),
+        "two.W": np.full((3, 1), 20.0),
+        "scale": np.array(30.0),
+    }
+    return packed(
+        {name: to_device(array, device) for name, array in arrays.items()}, "matrix", "vector", "head", "frozen"
     )
 
 
@@ -64,20 +71,12 @@ def test_the_slices_tile_the_vector_in_order(layout: Layout) -> None:
     assert list(layout.shapes) == list(layout.slices) == [entry.name for entry in layout.entries]
 
 
-@given(layout=layouts, dtype=dtypes, roles=st.lists(st.sampled_from(ROLES), unique=True))
-def test_the_mask_marks_the_roles(xp: Any, layout: Layout, dtype: str, roles: list[Role]) -> None:
-    mask = layout.mask(*roles, like=xp.zeros(2, dtype))
-    assert get_xp(mask) is xp
-    assert mask.shape == (layout.size,)
-    assert mask.dtype == dtype
-    values = to_host(mask)
-    for entry in layout.entries:
-        assert (values[layout.slices[entry.name]] == (entry.role in roles)).all()
-
-
-def test_masks_of_all_roles_add_up_to_one(params: Params) -> None:
-    total = sum(to_host(params.layout.mask(role, like=params.flat)) for role in ROLES)
-    np.testing.assert_array_equal(total, np.ones(params.layout.size))
+@given(layout=layouts, roles=st.lists(st.sampled_from(ROLES), unique=True))
+def test_a_selection_is_a_layout_of_the_entries_of_those_roles_in_order(layout: Layout, roles: list[Role]) -> None:
+    chosen = layout.select(*roles)
+    assert list(chosen.entries) == [entry for entry in layout.entries if entry.role in roles]
+    assert chosen is layout.select(*roles)  # made once
+    assert layout.select(*ROLES) == layout
 
 
 def test_two_parameters_of_one_name_are_refused() -> None:
@@ -115,19 +114,11 @@ def test_packing_keeps_every_array(xp: Any, device: str, layout: Layout, dtype: 
         np.testing.assert_array_equal(to_host(params[name]), to_host(array))
 
 
-@given(layout=layouts)
-def test_create_makes_the_layout_from_the_arrays(device: str, layout: Layout) -> None:
-    arrays = random_arrays(layout, device)
-    params = Params.create({entry.name: (entry.role, arrays[entry.name]) for entry in layout.entries})
-    assert params.layout == layout
-    np.testing.assert_array_equal(to_host(params.flat), to_host(Params.pack(layout, arrays).flat))
-
-
 def test_non_contiguous_and_read_only_arrays_are_packed_in_row_order() -> None:
     wide = np.arange(12.0).reshape(3, 4)
     wide.flags.writeable = False
     arrays = {"transposed": wide.T, "strided": wide[::2, ::-1]}
-    params = Params.create({name: ("matrix", array) for name, array in arrays.items()})
+    params = packed(arrays, "matrix", "matrix")
     for name, array in arrays.items():
         np.testing.assert_array_equal(params[name], array)
     params.flat[:] = 0.0  # the vector is the params' own
@@ -151,7 +142,7 @@ def test_a_wrong_shape_is_refused_even_of_the_same_size(device: str) -> None:
 
 def test_arrays_of_two_libraries_are_refused(stand_in: Any) -> None:
     with pytest.raises(TypeError, match="mixed"):
-        Params.create({"W": ("matrix", np.zeros(2)), "b": ("vector", stand_in.zeros(2))})
+        packed({"W": np.zeros(2), "b": stand_in.zeros(2)}, "matrix", "vector")
 
 
 # --- Views -----------------------------------------------------------------------------------------------------
@@ -210,7 +201,7 @@ def test_group_and_named_are_each_others_reverse(device: str, with_bias: bool, r
     bias = to_device(np.arange(float(columns)), device) if with_bias else None
     arrays = named("layer", Dense(weights, bias))
     assert list(arrays) == (["layer.W", "layer.b"] if with_bias else ["layer.W"])
-    group = Params.create({name: ("matrix", array) for name, array in arrays.items()}).group("layer", Dense)
+    group = packed(arrays, "matrix", "vector").group("layer", Dense)
     np.testing.assert_array_equal(to_host(group.W), to_host(weights))
     if with_bias:
         np.testing.assert_array_equal(to_host(group.b), to_host(bias))
@@ -228,17 +219,62 @@ def test_nothing_here_waits_for_the_device(stand_in: Any, synchronisations: Any)
     with synchronisations() as waits:
         params = Params.pack(layout, arrays)
         gradient = Params.pack(layout, named("a", params.group("a", Dense)))
-        params.flat[:] -= 0.1 * gradient.flat * layout.mask("matrix", like=params.flat)
+        params.flat[:] -= 0.1 * gradient.flat
+        params.replaced(params.select("matrix").arrays())
     assert waits == []
 
 
 def test_one_vector_has_one_dtype() -> None:
-    arrays = {"W": ("matrix", np.ones((2, 2), np.float32)), "b": ("vector", np.ones(2, np.float64))}
     with pytest.raises(ValueError, match="float32, float64"):
-        Params.create(arrays)  # type: ignore[arg-type]
+        packed({"W": np.ones((2, 2), np.float32), "b": np.ones(2, np.float64)}, "matrix", "vector")
 
 
 def test_a_mistyped_prefix_is_no_group_of_nones() -> None:
-    params = Params.create({"one.W": ("matrix", np.ones((2, 2)))})
+    params = packed({"one.W": np.ones((2, 2))}, "matrix")
     with pytest.raises(KeyError, match=r"stm9\.…: the layout has one\.W"):
         params.group("stm9", Dense)
+
+
+# --- Roles -----------------------------------------------------------------------------------------------------
+
+
+@given(layout=layouts, dtype=dtypes, roles=st.lists(st.sampled_from(ROLES), unique=True))
+def test_entries_of_some_roles_are_a_copy_under_their_own_layout(
+    xp: Any, device: str, layout: Layout, dtype: str, roles: list[Role]
+) -> None:
+    params = Params.pack(layout, random_arrays(layout, device, dtype))
+    part = params.select(*roles)
+    assert part.layout is layout.select(*roles)
+    assert get_xp(part.flat) is xp
+    assert part.flat.dtype == dtype
+    for name in part:
+        np.testing.assert_array_equal(to_host(part[name]), to_host(params[name]))
+    before = to_host(params.flat).copy()
+    part.flat[:] = 7.0
+    np.testing.assert_array_equal(to_host(params.flat), before)
+
+
+@given(layout=layouts, dtype=dtypes, roles=st.lists(st.sampled_from(ROLES), unique=True))
+def test_what_is_replaced_is_new_and_the_rest_is_as_it_was(
+    device: str, layout: Layout, dtype: str, roles: list[Role]
+) -> None:
+    params = Params.pack(layout, random_arrays(layout, device, dtype))
+    before = to_host(params.flat).copy()
+    part = params.select(*roles)
+    after = params.replaced(part.with_flat(part.flat * 2.0 + 1.0).arrays())
+    assert after.layout is layout
+    assert after.flat.dtype == dtype
+    for name, _, role in layout.entries:
+        wanted = 2.0 * to_host(params[name]) + 1.0 if role in roles else to_host(params[name])
+        np.testing.assert_allclose(to_host(after[name]), wanted, rtol=1e-6)
+    np.testing.assert_array_equal(to_host(params.flat), before)
+    after.flat[:] = 7.0
+    np.testing.assert_array_equal(to_host(params.flat), before)
+
+
+def test_a_replacement_needs_the_length_not_the_shape(params: Params) -> None:
+    xp = get_xp(params.flat)
+    after = params.replaced({"one.W": xp.zeros((3, 2))})
+    assert after["one.W"].shape == (2, 3)
+    with pytest.raises(ValueError, match="needs a vector of 13 numbers"):
+        params.replaced({"one.W": xp.zeros((3, 3))})

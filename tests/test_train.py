@@ -20,8 +20,8 @@ from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
-from stg_np.ops.losses import cross_entropy
-from stg_np.optim import OPTIMIZERS, SCHEDULES
+from stg_np.ops.losses import SQUARED_ERROR, TOLERANCE, cross_entropy
+from stg_np.optim import SCHEDULES, SGD, Optimizer, with_learning_rate
 from stg_np.params import Params, State
 from stg_np.presets import PRESETS
 from stg_np.train import (
@@ -34,11 +34,11 @@ from stg_np.train import (
     TrainState,
     fit,
     initial_state,
-    learning_rate_at,
     prepare,
+    rate_at,
     train_step,
 )
-from tests.training import MODEL, SCALING, as_float64, bits, make_run, pictures
+from tests.training import MODEL, RULES, SCALING, as_float64, bits, make_run, pictures
 
 Waits = Callable[[], AbstractContextManager[list[str]]]
 
@@ -85,29 +85,29 @@ def test_only_whole_batches_and_each_picture_once_an_epoch(monkeypatch: pytest.M
     assert np.concatenate(seen[:3]).tolist() != first.tolist()
 
 
-def test_loss_and_accuracy_are_means_over_the_epoch_so_far() -> None:
-    """Held against a loop over the same steps that keeps its own account."""
-    run = make_run(flip=False, shift=0, label_smoothing=0.0)
-    found = {record.step: record for record in records(run, log_every=1) if record.kind == "step"}
-    losses, right, now = [], [], initial_state(run)
-    with Threads(1) as engine:
-        for step in range(1, 4):
-            batch = np.random.default_rng([0, 0]).permutation(50)[16 * (step - 1) : 16 * step]
-            logits, _, _ = MODEL.forward(prepare(run, run.train.images[batch]), now.params, now.state)
-            loss, share = accuracy(logits, run.train.labels[batch])
-            losses.append(loss)
-            right.append(share)
-            now = train_step(run, now, batch, engine)
-            assert found[step].loss == pytest.approx(np.mean(losses), rel=1e-5)
-            assert found[step].accuracy == pytest.approx(np.mean(right), abs=1e-12)
-            np.testing.assert_allclose(found[step].now.params.flat, now.params.flat, rtol=1e-4, atol=1e-6)
+def test_loss_and_accuracy_are_means_over_the_epoch_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held against an account of the same steps, which begins anew with every epoch."""
+    run = make_run(flip=False, shift=0, label_smoothing=0.0, epochs=3)
+    figures: list[tuple[float, float]] = []
+
+    def note(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
+        logits, _, _ = MODEL.forward(prepare(run, run.train.images[batch]), now.params, now.state)
+        figures.append(accuracy(logits, run.train.labels[batch]))
+        return train_step(run, now, batch, engine)
+
+    monkeypatch.setattr("stg_np.train.train_step", note)
+    for record in records(run, log_every=1):
+        steps = figures[3 * (record.epoch - 1) : record.step]
+        assert 1 <= len(steps) <= 3
+        loss, share = np.mean(steps, 0)
+        assert record.loss == pytest.approx(loss, rel=1e-5)
+        assert record.accuracy == pytest.approx(share, abs=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_it_learns(optimizer: str) -> None:
-    rates = {"sgd": 0.1, "adamw": 0.01, "muon": 0.02}
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_it_learns(rule: Optimizer) -> None:
     data = (pictures(160, seed=1), pictures(80, seed=2))
-    run = make_run(data=data, epochs=4, optimizer=optimizer, learning_rate=rates[optimizer])
+    run = make_run(data=data, epochs=4, optimizer=rule)
     epochs = [record for record in records(run) if record.kind == "epoch"]
     assert epochs[-1].loss < 0.8 * epochs[0].loss
     assert epochs[-1].validation_accuracy is not None
@@ -143,16 +143,19 @@ def test_the_best_epoch_is_the_last_with_the_highest_validation_accuracy(monkeyp
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rate_rises_and_falls_and_is_never_zero(schedule: str) -> None:
-    run = make_run(epochs=20, schedule=schedule, warmup=0.25, learning_rate=0.3)
-    rates = [learning_rate_at(run, step) for step in range(60)]
-    assert rates == [0.3 * SCHEDULES[schedule]((step + 1) / 61, 0.25) for step in range(60)]
+    run = make_run(epochs=20, schedule=schedule, warmup=0.25)
+    rates = [rate_at(run, step) for step in range(60)]
+    assert rates == [SCHEDULES[schedule]((step + 1) / 61, 0.25) for step in range(60)]
     assert min(rates) > 0
-    assert max(rates) <= 0.3
+    assert max(rates) <= 1
     assert int(np.argmax(rates)) in (14, 15)
-    found = records(make_run(schedule=schedule), log_every=1)
-    assert [r.learning_rate for r in found if r.kind == "step"] == [
-        learning_rate_at(make_run(schedule=schedule), k) for k in range(6)
-    ]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_record_says_the_learning_rate_of_its_step(rule: Optimizer) -> None:
+    run = make_run(schedule="cosine", optimizer=rule)
+    found = [record.learning_rate for record in records(run, log_every=1) if record.kind == "step"]
+    assert found == [rule.learning_rate * rate_at(run, step) for step in range(6)]
 
 
 @pytest.mark.parametrize("batch_size", [50, 51, 1000])
@@ -168,7 +171,7 @@ def test_a_batch_larger_than_the_data_is_the_data(batch_size: int) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": 0}, {"group_size": -1}, {"optimizer": "adam"}, {"schedule": "step"},
+        {"epochs": 0}, {"batch_size": 0}, {"group_size": -1}, {"schedule": "step"},
         {"warmup": 1.0}, {"warmup": -0.1},
     ],
 )  # fmt: skip
@@ -197,9 +200,9 @@ class Noisy(STG):
 NOISY = Noisy((8, 8, 1), 4, view="patches", patch=(4, 4), width=8, layers=2, dropout=0.2)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_resuming_from_any_record_gives_the_same_bits(optimizer: str) -> None:
-    run = make_run(model=NOISY, optimizer=optimizer)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_resuming_from_any_record_gives_the_same_bits(rule: Optimizer) -> None:
+    run = make_run(model=NOISY, optimizer=rule)
     whole = records(run, log_every=1)
     assert [record.kind for record in whole].count("step") == 6
     assert "state mean" in bits(whole[-1].now)
@@ -274,9 +277,9 @@ def poisoned(*bad: int, poison: float = float("nan")) -> Poisoned:
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_bad_gradient_changes_nothing_but_the_flag(optimizer: str, poison: float, device: str) -> None:
-    run = make_run(model=poisoned(2, 4, poison=poison), group_size=16, optimizer=optimizer, device=device)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_bad_gradient_changes_nothing_but_the_flag(rule: Optimizer, poison: float, device: str) -> None:
+    run = make_run(model=poisoned(2, 4, poison=poison), group_size=16, optimizer=rule, device=device)
     states, batch = [initial_state(run)], np.arange(16)
     with Threads(1) as engine:
         for _ in range(4):
@@ -303,12 +306,12 @@ def test_training_ends_at_the_next_record_and_names_the_first_bad_step(log_every
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_learning_rate_that_explodes_ends_in_that_error_and_no_warning(optimizer: str, workers: int) -> None:
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_a_learning_rate_that_explodes_ends_in_that_error_and_no_warning(rule: Optimizer, workers: int) -> None:
     with pytest.raises(TrainingError, match="lower the learning rate"):
-        records(make_run(optimizer=optimizer, learning_rate=1e30), workers=workers)
+        records(make_run(optimizer=with_learning_rate(rule, 1e30)), workers=workers)
     with pytest.raises(TrainingError, match="step 2 "):
-        records(make_run(optimizer=optimizer, learning_rate=float("inf")), workers=workers)
+        records(make_run(optimizer=with_learning_rate(rule, float("inf"))), workers=workers)
 
 
 # --- Both array libraries --------------------------------------------------------------------------------------------
@@ -319,8 +322,8 @@ def test_the_host_waits_once_for_a_record_and_once_for_a_group_of_validation_pic
 ) -> None:
     """The budget: nothing in a step, 1 for each step that is logged, 1 for each group that is evaluated."""
     monkeypatch.setattr(evaluate, "GROUP", 8)
-    for optimizer in OPTIMIZERS:
-        run = make_run(device="cuda", optimizer=optimizer, model=replace(MODEL, dropout=0.2))
+    for rule in RULES.values():
+        run = make_run(device="cuda", optimizer=rule, model=replace(MODEL, dropout=0.2))
         with synchronisations() as waits:
             found = records(run, log_every=2)
         logged = sum(record.kind == "step" for record in found)
@@ -340,7 +343,7 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
         run = make_run(device=where, model=replace(MODEL, dropout=0.1))
         start = initial_state(run)
         params = as_float64(start.params)
-        now = start._replace(params=params, moments=run.config.make_optimizer().init(params))
+        now = start._replace(params=params, moments=run.config.optimizer.init(params))
         with Threads(1) as engine:
             for step in range(4):
                 now = train_step(run, now, np.arange(step, step + 16), engine)
@@ -353,16 +356,16 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
 SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 @pytest.mark.parametrize("name", PRESETS)
-def test_one_step_of_every_preset(name: str, optimizer: str, device: str, synchronisations: Waits) -> None:
+def test_one_step_of_every_preset(name: str, rule: Optimizer, device: str, synchronisations: Waits) -> None:
     preset = PRESETS[name]
     shape = SHAPES[preset.data]
     small = replace(preset, model={**preset.model, "width": 8, "layers": 2})
     rng = np.random.default_rng(0)
     data = Examples(rng.integers(0, 256, (6, *shape), dtype=np.uint8), np.arange(6))
     scaling = Scaling(np.full(shape[2], 0.5), np.full(shape[2], 0.25), 255)
-    config = replace(preset.config, optimizer=optimizer, group_size=4)
+    config = replace(preset.config, optimizer=rule, group_size=4)
     run = Run(small.make_model(shape, 10), config, data, None, scaling, device)
     now = initial_state(run)
     with Threads(1) as engine, synchronisations() as waits:
@@ -379,44 +382,102 @@ def test_one_step_of_every_preset(name: str, optimizer: str, device: str, synchr
 
 @dataclass(frozen=True)
 class Recorder(STG):
-    """An STG that keeps what it was given in training."""
+    """An STG that keeps what it was given in training, and the next numbers of its generator."""
 
     seen: list[Array] = field(default_factory=list)
+    draws: list[tuple[int, ...]] = field(default_factory=list)
+
+    def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
+        self.draws.append(tuple(rng.permutation(50).tolist()))
+        return super().init(rng, dtype)
 
     def forward(
-        self, x: Array, params: Params, state: State, *, train: bool = False, **options: Any
+        self,
+        x: Array,
+        params: Params,
+        state: State,
+        *,
+        train: bool = False,
+        rng: np.random.Generator | None = None,
+        **options: Any,
     ) -> tuple[Array, Any, State]:
-        if train:
+        if rng is not None:
             self.seen.append(to_host(x))
-        return super().forward(x, params, state, train=train, **options)
+            self.draws.append(tuple(rng.permutation(50).tolist()))
+        return super().forward(x, params, state, train=train, rng=rng, **options)
 
 
-def test_augmentation_is_drawn_for_each_group_from_seed_step_and_number(device: str) -> None:
-    model = Recorder((8, 8, 1), 4)
-    run = make_run(model=model, device=device, seed=7, rotate=20.0)
-    now = initial_state(run)._replace(step=3)
-    batch = np.random.default_rng(0).permutation(50)[:16]
-    with Threads(1) as engine:
-        train_step(run, now, batch, engine)
-    groups = [batch[:6], batch[6:12], batch[12:]]
-    assert len(model.seen) == 3
-    for number, (group, x) in enumerate(zip(groups, model.seen)):
-        rng = np.random.default_rng([7, 3, number])
-        rotated = random_rotation(run.train.images[group], rng, 20.0)
-        expected = random_flip(random_shift(rotated, rng, 1, "reflect"), rng)
-        np.testing.assert_array_equal(x, normalise(expected, *SCALING))
+SIDES = Examples(np.tile(np.repeat(np.array([40, 200], np.uint8), 4)[:, None], (50, 8, 1, 1)), np.arange(50) % 4)
+"""Fifty times the same picture: dark on the left, bright on the right."""
 
 
-def test_what_is_random_differs_from_step_to_step_but_not_with_the_workers() -> None:
-    def inputs(workers: int, step: int) -> set[bytes]:
-        model = Recorder((8, 8, 1), 4)
-        run = make_run(model=model)
-        with Threads(workers) as threads:
-            train_step(run, initial_state(run)._replace(step=step), np.arange(16), threads)
-        return {x.tobytes() for x in model.seen}
+def recorded(workers: int = 1, **config: Any) -> Recorder:
+    """What the model was given, in three groups a step and six steps."""
+    model = Recorder((8, 8, 1), 4, width=4)
+    records(make_run(model=model, data=(SIDES, pictures(0)), **config), workers)
+    assert len(model.seen) == 18
+    return model
 
-    assert inputs(1, 0) == inputs(2, 0) == inputs(3, 0)
-    assert not inputs(1, 0) & inputs(1, 1)
+
+@pytest.mark.parametrize("augmentation", [{"rotate": 30.0}, {"shift": 3}, {"flip": True}])
+def test_every_group_of_every_step_and_epoch_draws_anew(augmentation: dict[str, Any]) -> None:
+    """The pictures are all the same, so what differs was drawn."""
+
+    def drawn(workers: int = 1, seed: int = 0) -> list[bytes]:
+        settings: dict[str, Any] = {"flip": False, "shift": 0, "batch_size": 24, "group_size": 8, "epochs": 3}
+        return [x.tobytes() for x in recorded(workers, **{**settings, "seed": seed, **augmentation}).seen]
+
+    found = drawn()
+    assert len(set(found)) == 18
+    assert drawn() == found
+    assert set(drawn(workers=3)) == set(found)
+    assert set(drawn(seed=1)) != set(found)
+
+
+def mirrored(**config: Any) -> list[bool]:
+    """Which pictures came to the model with the bright side on the left."""
+    x = np.concatenate(recorded(**{"flip": True, "shift": 0, **config}).seen)
+    flipped: list[bool] = (x[:, 0, 0, 0] > x[:, 0, -1, 0]).tolist()
+    return flipped
+
+
+def test_augmentations_of_one_group_draw_one_after_the_other() -> None:
+    """Did the second begin the stream anew, it would draw the same whether the first draws or not."""
+    flips = mirrored()
+    assert 0 < sum(flips) < len(flips) == 96
+    assert mirrored() == flips
+    assert mirrored(shift=1) != flips
+    assert mirrored(rotate=1e-6) != flips
+    still: dict[str, Any] = {"flip": False, "shift": 2}
+    shifts, turned = recorded(**still), recorded(**still, rotate=1e-6)
+    assert any((x != y).any() for x, y in zip(shifts.seen, turned.seen))
+
+
+def test_what_the_model_draws_comes_after_the_augmentation_and_from_no_other_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parameters, the order of each epoch and each group have streams of their own."""
+    orders: list[tuple[int, ...]] = []
+
+    def note(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
+        orders.append(tuple(batch.tolist()))
+        return train_step(run, now, batch, engine)
+
+    monkeypatch.setattr("stg_np.train.train_step", note)
+    plain = recorded(flip=False, shift=0, batch_size=50, group_size=17, epochs=6)
+    assert len({*plain.draws, *orders}) == 1 + 18 + 6
+    augmented = recorded(flip=True, shift=0, batch_size=50, group_size=17, epochs=6)
+    assert plain.draws[0] == augmented.draws[0]
+    assert not set(plain.draws[1:]) & set(augmented.draws[1:])
+
+
+def test_pictures_are_turned_then_moved_then_mirrored_then_scaled() -> None:
+    run = make_run(rotate=20.0)
+    images, rng = run.train.images[:9], np.random.default_rng(5)
+    rotated = random_rotation(images, rng, 20.0)
+    expected = random_flip(random_shift(rotated, rng, 1, "reflect"), rng)
+    found = prepare(run, images, np.random.default_rng(5))
+    np.testing.assert_array_equal(found, normalise(expected, *SCALING))
 
 
 def test_validation_pictures_are_not_augmented() -> None:
@@ -431,13 +492,41 @@ def test_validation_pictures_are_not_augmented() -> None:
 
 def test_the_gradient_of_a_step_is_clipped_and_smoothed_as_configured() -> None:
     """One plain SGD step, by hand."""
-    settings: dict[str, Any] = {"optimizer": "sgd", "weight_decay": 0.0, "flip": False, "shift": 0, "group_size": 16}
+    settings: dict[str, Any] = {"optimizer": SGD(0.3), "flip": False, "shift": 0, "group_size": 16}
     run = make_run(clip_norm=1e-3, label_smoothing=0.2, **settings)
     now, batch = initial_state(run), np.arange(16)
     x, labels = prepare(run, run.train.images[batch]), run.train.labels[batch]
     grads = loss_and_grad(MODEL, now.params, now.state, x, labels, loss=cross_entropy(0.2), weight=1 / 16).grads.flat
     assert np.linalg.norm(grads) > 1e-3
-    step = 1.9 * learning_rate_at(run, 0) * 1e-3 * grads / np.linalg.norm(grads)  # Nesterov: g + 0.9 g
+    step = 1.9 * 0.3 * rate_at(run, 0) * 1e-3 * grads / np.linalg.norm(grads)  # Nesterov: g + 0.9 g
     with Threads(1) as engine:
         after = train_step(run, now, batch, engine)
     np.testing.assert_allclose(after.params.flat, now.params.flat - step, rtol=1e-5, atol=1e-8)
+
+
+# --- Another loss -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_may_descend_another_loss() -> None:
+    """A regression: each picture's class as four numbers, by the squared error."""
+    learn, watch = (
+        Examples(each.images, np.eye(4, dtype=np.float32)[each.labels]) for each in (pictures(160), pictures(40, 3))
+    )
+    run = replace(make_run(data=(learn, watch), epochs=4, label_smoothing=0.9), loss=SQUARED_ERROR)
+    found = [record for record in records(run) if record.kind == "epoch"]
+    assert found[-1].loss < 0.5 * found[0].loss
+    now = found[-1].now
+    outputs, _, _ = MODEL.forward(prepare(run, watch.images), now.params, now.state)
+    errors = outputs - watch.labels
+    assert found[-1].validation_loss == pytest.approx((errors**2).sum(1).mean() / 2, rel=1e-4)
+    assert found[-1].validation_accuracy == (np.abs(errors) < TOLERANCE).all(1).mean()
+
+
+# --- Any number of workers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_any_number_of_workers_trains_to_the_same_bits(rule: Optimizer, device: str) -> None:
+    run = make_run(device=device, optimizer=rule, epochs=1)
+    found = [bits(records(run, workers)[-1].now) for workers in (1, 2, 5)]
+    assert found[0] == found[1] == found[2]

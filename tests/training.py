@@ -8,9 +8,16 @@ import numpy as np
 
 from stg_np.backend import Array, to_host
 from stg_np.models.stg import STG
+from stg_np.optim import SGD, AdamW, ByRole, Optimizer, with_learning_rate
 from stg_np.params import Params
 from stg_np.train import Examples, Run, Scaling, TrainConfig, TrainState
 
+RULES: dict[str, Optimizer] = {
+    "sgd": SGD(0.1, 0.05),
+    "adamw": AdamW(0.01, 0.05),
+    "by_role": with_learning_rate(ByRole(), 0.02),
+}
+"""Rules for a whole model, at rates at which the tiny one learns."""
 SCALING = Scaling(np.array([0.5]), np.array([0.3]), 255)
 MODEL = STG((8, 8, 1), 4, view="patches", patch=(4, 4), width=8, layers=2)
 
@@ -36,7 +43,7 @@ def make_run(
     **config: Any,
 ) -> Run:
     """Two epochs of three steps, in groups of 6, 6 and 4, with random flips and shifts (unless told otherwise)."""
-    settings = {"epochs": 2, "batch_size": 16, "group_size": 6, "learning_rate": 0.02, "flip": True, "shift": 1}
+    settings = {"epochs": 2, "batch_size": 16, "group_size": 6, "optimizer": RULES["by_role"], "flip": True, "shift": 1}
     examples = data or (pictures(train, seed=1), pictures(validation, seed=2))
     held_out = examples[1] if len(examples[1].labels) else None
     return Run(model, TrainConfig(**{**settings, **config}), examples[0], held_out, SCALING, device)

@@ -102,7 +102,7 @@ def blank_state(about: About, room: int) -> TrainState:
     if np.dtype(np.float32).itemsize * (layout.size + state_layout.size) > room:
         raise ValueError("the model that it describes is larger than the whole file")
     params = Params(layout, np.zeros(layout.size, np.float32))
-    moments = about.training.make_optimizer().init(params)
+    moments = about.training.optimizer.init(params)
     return TrainState(params, zeros(state_layout), moments, 0, np.zeros(()), np.zeros(()), np.full((), -1), 0.0)
 
 

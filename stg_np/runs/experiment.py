@@ -22,6 +22,7 @@ from stg_np.backend import array_module, to_host
 from stg_np.data import Dataset, load, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.engine import Engine
+from stg_np.optim import with_learning_rate
 from stg_np.presets import DEFAULT_PRESET, PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError, write_atomically
@@ -35,7 +36,7 @@ VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
 
 SETTINGS = ("epochs", "seed", "batch_size", "learning_rate")
-"""What may differ from the preset."""
+"""What may differ from the preset. The learning rate is that of the matrices; the others follow in proportion."""
 
 Split = Literal["default", "random"]
 
@@ -230,12 +231,16 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     """The hyper-parameters with those of :data:`SETTINGS` that are given; None is none."""
     if unknown := settings.keys() - set(SETTINGS):
         raise TypeError(f"{', '.join(sorted(unknown))} is none of the settings {', '.join(SETTINGS)}")
-    return replace(config, **{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "learning_rate" in given:
+        given["optimizer"] = with_learning_rate(config.optimizer, given.pop("learning_rate"))
+    return replace(config, **given)
 
 
 def as_begun(about: About) -> dict[str, Any]:
     """What was said when a run was begun, or could have been."""
-    begun: dict[str, Any] = {name: getattr(about.training, name) for name in SETTINGS}
+    begun: dict[str, Any] = {name: getattr(about.training, name) for name in SETTINGS if name != "learning_rate"}
+    begun["learning_rate"] = about.training.optimizer.learning_rate
     split = "default" if about.data.split_seed is None else "random"
     return begun | {"data": about.data.name, "preset": about.preset, "split": split}
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.models.stg import STG
-from stg_np.optim import OPTIMIZERS, SCHEDULES
+from stg_np.optim import SCHEDULES, SGD, AdamW, ByRole, Muon
 from stg_np.runs.checkpoint import blank_state
 from stg_np.runs.description import about_from, without_none
 from stg_np.train import TrainConfig
@@ -46,14 +46,18 @@ def test_whatever_an_entry_holds_it_is_described_or_refused(place: tuple[str, st
     assert about_from(as_json(about.as_table())) == about
 
 
+rates, decays = st.floats(1e-9, 1e9), st.floats(0, 1, allow_subnormal=True)
+rules = (
+    st.builds(SGD, rates, decays, st.sampled_from([0.0, 0.8]), st.booleans())
+    | st.builds(AdamW, rates, decays, beta2=st.sampled_from([0.0, 0.999]))
+    | st.builds(Muon, rates, decays, iterations=st.integers(1, 9))
+)
 configs = st.builds(
     TrainConfig,
     epochs=st.integers(1, 10**6),
     batch_size=st.integers(1, 10**6),
-    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+    optimizer=rules | st.builds(ByRole, rules, rules, rules, rules),
     schedule=st.sampled_from(sorted(SCHEDULES)),
-    learning_rate=st.floats(0, 1e9),
-    weight_decay=st.floats(0, 1, allow_subnormal=True),
     flip=st.booleans(),
     shift_padding=st.sampled_from(["reflect", "zero"]),
     seed=st.integers(0, 2**31),
@@ -101,6 +105,10 @@ def with_entry(place: str, value: object) -> dict[str, Any]:
         ("model.length", float("nan"), "model.length cannot be nan"),
         ("training.epochs", "many", "training.epochs: expected int, got str"),
         ("training.shift_padding", "wrap", "training.shift_padding: invalid enum value 'wrap'"),
+        ("training.optimizer.kind", "magic", "kind is one of sgd, adamw, muon, by_role, not 'magic'"),
+        ("training.optimizer.matrix.momentum", 1.5, "momentum must be at least 0 and below 1"),
+        ("training.optimizer.head.beta2", "much", "training.optimizer.head.beta2: expected float, got str"),
+        ("training.optimizer.vector.surprise", 1, "training.optimizer.vector.surprise is unknown"),
         ("training.clip_norm", float("inf"), "training.clip_norm cannot be inf"),
         ("data.mean", [0.5, 0.5], "mean"),
         ("data.mean", [float("nan")], "data.mean cannot be"),
