@@ -20,12 +20,16 @@ What makes it fast:
 
 * **Transforms are matrix products too.** Most entries of A and B are 0 or ±1, and yet a stack of products with them
   takes less time than the additions: each number is read once and not once per addition, and it is one call.
-* **No gathering.** A product may read windows that overlap, and write rows that lie apart: one factor along the rows
-  and one along the columns lead from the picture to its tiles and back.
-* **Layout.** Each of the 36 entries is one matrix over all tiles of a chunk, so that ⊙ is a stack of 36 products. With
-  P pictures of R × S tiles, V and M are (6, 6, P, R, S, C), and seen from a picture (P, R, 6, S, 6, C).
+* **No gathering, no adding up.** A product may read runs that overlap, and write rows that lie apart: one factor along
+  the rows and one along the columns lead from the picture to its tiles and back. Where windows overlap, the way back is
+  a product with runs that overlap too: a pixel of a tile comes from the six entries of its own window and at most one of
+  each neighbour's. Beyond the border there is nothing to read: tiles there have a smaller matrix, and no frame is made.
+* **Layout.** With P pictures of R × S tiles, V and M are (6, P, R, S, 6, C): row of the window, tile, column of the
+  window, channel. So both factors write where the next one reads, in long runs; and each of the 36 entries is still one
+  matrix over all tiles, its rows 6·C apart, so that ⊙ is a stack of 36 products.
+* **The kernel is transformed once** for both passes: the backward reads U as its transpose.
 * **The bias costs no pass.** It is added to one entry of M, or as one more input that is always 1.
-* **Workspaces** (:mod:`stg_np.workspace`): with one, a pass asks the system for no memory but that of the gradients.
+* **Workspaces** (:mod:`stg_np.workspace`): a pass asks the system for no memory but that of the gradients.
 """
 
 from __future__ import annotations
@@ -36,12 +40,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
+from stg_np.fast.cache import l2_bytes
 from stg_np.ops.conv import ConvParams, kernel_margin, offsets
 from stg_np.ops.linear import flat_rows
 from stg_np.workspace import Workspace
 
-CHUNK_BYTES = 5 << 18
-"""Bytes of the largest array of a chunk: measured best between 2²⁰ and 2²¹ on cores with 1 MiB of L2."""
+CHUNK_BYTES = max(5 << 18, l2_bytes() * 5 // 4)
+"""Bytes of the largest array of a chunk: 1.25 MiB with 512 KiB of L2 and with 1 MiB, as measured. Half as many make the
+products so small that calls count (more than the second-level cache loses), twice as many are no quicker."""
 
 TILE, WINDOW = 4, 6
 """Pixels along a side of an output tile, and of the input that it depends on."""
@@ -62,10 +68,31 @@ ONES = 1, 1
 """The entry of M that adds the same to all of Y: Aᵀ's column of ones, in both directions."""
 
 
+class Overlapping(NamedTuple):
+    """A matrix (m, k) for every run of k − 2 numbers with a neighbour on either side; beyond the ends are zeros."""
+
+    inner: Array  # (m, k)
+    ends: Array  # (2, m, k − 1): the first run has no neighbour before it, the last none after it
+    alone: Array  # (m, k − 2)
+
+
+def overlapping(matrix: Array) -> Overlapping:
+    """Without the columns for which there is nothing."""
+    return Overlapping(matrix, np.stack([matrix[:, 1:], matrix[:, :-1]]), matrix[:, 1:-1].copy())
+
+
+TO_WINDOWS = overlapping(B_T)
+"""Bᵀ of a tile's four pixels with one before and one after: its window."""
+FROM_WINDOWS = overlapping(np.c_[[B_T[5, 5], 0, 0, 0], B_T[:, 1:5].T, [0, 0, 0, B_T[0, 0]]])
+"""B for a tile's four pixels: from the six entries of its own window, and from one of the windows before and after it,
+whose last and first pixels they are. (Only one entry reaches these.)"""
+
+
 class FastConvCache(NamedTuple):
-    """``x``: the input, (B, height, width, C_in)."""
+    """``x``: the input, (B, height, width, C_in); ``U``: Winograd's kernel, (6, 6, C_in, C_out), None by columns."""
 
     x: Array
+    U: Array | None
 
 
 def choose(x_shape: tuple[int, ...], W_shape: tuple[int, ...]) -> str:
@@ -80,19 +107,22 @@ def choose(x_shape: tuple[int, ...], W_shape: tuple[int, ...]) -> str:
     return "winograd" if k == 3 and min(C_in, C_out) >= 8 and B * R * S >= 16 and filled > 0.5 else "columns"
 
 
-def conv2d_forward(x: Array, params: ConvParams, *, work: Workspace | None = None) -> tuple[Array, FastConvCache]:
-    """As :func:`stg_np.ops.conv.conv2d_forward`; with ``work``, y is good until its next forward pass."""
+def conv2d_forward(x: Array, params: ConvParams, *, work: Workspace) -> tuple[Array, FastConvCache]:
+    """As :func:`stg_np.ops.conv.conv2d_forward`; y and the cache lie in ``work``, until its next forward pass."""
     kernel_margin(x, params)  # raises if they do not fit
-    forward = winograd_forward if choose(x.shape, params.W.shape) == "winograd" else columns_forward
-    return forward(x, params, Workspace() if work is None else work), FastConvCache(x)
+    if choose(x.shape, params.W.shape) == "columns":
+        return columns_forward(x, params, work), FastConvCache(x, None)
+    U = kernel_forward(params.W, work)
+    return winograd_forward(x, U, params.b, work), FastConvCache(x, U)
 
 
 def conv2d_backward(
-    dy: Array, cache: FastConvCache, params: ConvParams, *, work: Workspace | None = None
+    dy: Array, cache: FastConvCache, params: ConvParams, *, work: Workspace
 ) -> tuple[Array, ConvParams]:
-    """As :func:`stg_np.ops.conv.conv2d_backward`, with this module's cache; with ``work``, dx lies in it."""
-    backward = winograd_backward if choose(cache.x.shape, params.W.shape) == "winograd" else columns_backward
-    return backward(dy, cache.x, params, Workspace() if work is None else work)
+    """As :func:`stg_np.ops.conv.conv2d_backward`, with this module's cache; dx lies in ``work``."""
+    if cache.U is None:
+        return columns_backward(dy, cache.x, params, work)
+    return winograd_backward(dy, cache.x, cache.U, work)
 
 
 def chunks(pictures: int, picture_bytes: int, least_bytes: int = 0) -> list[slice]:
@@ -173,32 +203,30 @@ def columns(x: Array, k: int, work: Workspace) -> Array:
 # --- Winograd ------------------------------------------------------------------------------------------------
 
 
-def winograd_forward(x: Array, params: ConvParams, work: Workspace) -> Array:
+def winograd_forward(x: Array, U: Array, b: Array, work: Workspace) -> Array:
     """Y = Aᵀ M A, with M = V U, V = Bᵀ d B, U = G W Gᵀ; b is added to an entry of M."""
-    y = work.empty("y", (*x.shape[:3], len(params.b)), x.dtype)
-    U = kernel_forward(params.W, work)
-    for part in tile_chunks(x, params):
+    y = work.empty("y", (*x.shape[:3], len(b)), x.dtype)
+    for part in tile_chunks(x, U):
         V = input_forward(x[part], work)
-        M = work.empty("M", (*V.shape[:5], U.shape[2]), x.dtype)
-        np.matmul(as_matrices(V), U, out=as_matrices(M))
-        M[ONES] += params.b
+        M = work.empty("M", (*V.shape[:5], len(b)), x.dtype)
+        np.matmul(by_entry(V), U, out=by_entry(M))
+        by_entry(M)[ONES] += b
         output_forward(M, y[part], work)
     return y
 
 
-def winograd_backward(dy: Array, x: Array, params: ConvParams, work: Workspace) -> tuple[Array, ConvParams]:
+def winograd_backward(dy: Array, x: Array, U: Array, work: Workspace) -> tuple[Array, ConvParams]:
     """Gradients of :func:`winograd_forward`; V is computed again: kept, it would be 2¼ times as large as x."""
     dx = work.empty("dx", x.shape, x.dtype)
-    db = np.zeros_like(params.b)
-    U_T = kernel_forward(params.W.transpose(0, 1, 3, 2), work)  # (36, C_out, C_in)
+    db = np.zeros(U.shape[3], x.dtype)
     dU: Any = None  # the first chunk's, to which the others are added
-    for part in tile_chunks(x, params):
+    for part in tile_chunks(x, U):
         V, dM = input_forward(x[part], work), output_backward(dy[part], work)
-        db += flat_rows(dM[ONES]).sum(0)  # from M + b
-        dU_part = work.empty("dU" if dU is None else "dU of a chunk", (len(U_T), *params.W.shape[2:]), x.dtype)
-        np.matmul(as_matrices(V).swapaxes(1, 2), as_matrices(dM), out=dU_part)  # from M = V U
+        db += by_entry(dM)[ONES].sum(0)  # from M + b
+        dU_part = work.empty("dU" if dU is None else "dU of a chunk", U.shape, x.dtype)
+        np.matmul(by_entry(V).swapaxes(2, 3), by_entry(dM), out=dU_part)  # from M = V U
         dU = dU_part if dU is None else np.add(dU, dU_part, out=dU)
-        np.matmul(as_matrices(dM), U_T, out=as_matrices(V))  # from M = V U: dV, in the place of V
+        np.matmul(by_entry(dM), U.swapaxes(2, 3), out=by_entry(V))  # from M = V U: dV, in the place of V
         input_backward(V, dx[part], work)
     return dx, ConvParams(kernel_backward(dU, work), db)
 
@@ -208,17 +236,16 @@ def tile_grid(height: int, width: int) -> tuple[int, int]:
     return -(-height // TILE), -(-width // TILE)
 
 
-def tile_chunks(x: Array, params: ConvParams) -> list[slice]:
+def tile_chunks(x: Array, U: Array) -> list[slice]:
     """The chunks of a batch; U and dU pass through the cache once per chunk, and so V and M are no smaller."""
     R, S = tile_grid(*x.shape[1:3])
-    _, _, C_in, C_out = params.W.shape
-    entry_bytes = WINDOW**2 * x.itemsize
-    return chunks(len(x), entry_bytes * R * S * max(C_in, C_out), entry_bytes * C_in * C_out)
+    return chunks(len(x), WINDOW**2 * R * S * max(U.shape[2:]) * x.itemsize, U.nbytes)
 
 
-def as_matrices(entries: Array) -> Array:
-    """(6, 6, P, R, S, C) as 36 matrices (P·R·S, C), a view."""
-    return entries.reshape(WINDOW**2, -1, entries.shape[-1])
+def by_entry(tiles: Array) -> Array:
+    """(6, P, R, S, 6, C) as 6 × 6 matrices (P·R·S, C), a view."""
+    rows, P, R, S, columns, C = tiles.shape
+    return tiles.reshape(rows, P * R * S, columns, C).swapaxes(1, 2)
 
 
 def as_tiles(picture: Array) -> Array:
@@ -227,23 +254,15 @@ def as_tiles(picture: Array) -> Array:
     return picture.reshape(P, height // TILE, TILE, width // TILE, TILE, C)
 
 
-def by_picture(entries: Array) -> Array:
-    """Entries (row, column, P, R, S, C) in the order of a picture, (P, R, row, S, column, C), a view."""
-    return entries.transpose(2, 3, 0, 4, 1, 5)
+def by_picture(tiles: Array) -> Array:
+    """Tiles (row, P, R, S, column, C) in the order of a picture, (P, R, row, S, column, C), a view."""
+    return tiles.transpose(1, 2, 0, 3, 4, 5)
 
 
-def along_rows(entries: Array) -> Array:
-    """(rows, columns, P, R, S, C) as (rows, columns, P, R·S·C), a view: long runs for a factor along axis 0."""
-    rows, columns, P, R, S, C = entries.shape
-    return entries.reshape(rows, columns, P, R * S * C)
-
-
-def windows(pictures: Array, axis: int) -> Array:
-    """Every fourth run of six along an axis: (…, 4n + 2, …) as (…, n, 6, …), a view."""
-    shape, strides = list(pictures.shape), list(pictures.strides)
-    shape[axis : axis + 1] = shape[axis] // TILE, WINDOW
-    strides[axis : axis + 1] = TILE * strides[axis], strides[axis]
-    return np.lib.stride_tricks.as_strided(pictures, shape, strides, writeable=False)
+def along_rows(tiles: Array) -> Array:
+    """(rows, P, R, S, columns, C) as (rows, P·R, S·columns·C), a view: long runs for a factor along axis 0."""
+    rows, P, R, S, columns, C = tiles.shape
+    return tiles.reshape(rows, P * R, S * columns * C)
 
 
 def transform(matrix: Array, array: Array, axis: int, out: Array) -> None:
@@ -251,63 +270,80 @@ def transform(matrix: Array, array: Array, axis: int, out: Array) -> None:
     np.matmul(matrix.astype(array.dtype), array.swapaxes(axis, -2), out=out.swapaxes(axis, -2))
 
 
+def transform_overlapping(matrices: Overlapping, array: Array, axis: int, out: Array) -> None:
+    """The same of every run of k − 2, with a neighbour on either side: (…, (k − 2)·count, …) -> (…, count, m, …)."""
+    own, count, before = matrices.alone.shape[1], out.shape[axis], (slice(None),) * axis
+    if count == 1:
+        transform(matrices.alone, runs(array, axis, 0, 1, own, own), axis + 1, out)
+        return
+    first_and_last = runs(array, axis, 0, 2, own + 1, (count - 1) * own - 1)
+    transform(matrices.ends, first_and_last, axis + 1, out[(*before, slice(None, None, count - 1))])
+    if count > 2:
+        between = runs(array, axis, own - 1, count - 2, own + 2, own)
+        transform(matrices.inner, between, axis + 1, out[(*before, slice(1, -1))])
+
+
+def runs(array: Array, axis: int, first: int, count: int, length: int, step: int) -> Array:
+    """Runs along an axis, which may overlap: (…, n, …) as (…, count, length, …), a view of a contiguous array.
+
+    Made by hand, for ``as_strided`` takes as long as the transform of two thousand numbers.
+    """
+    shape, strides, along = array.shape, array.strides, array.strides[axis]
+    return np.ndarray(
+        (*shape[:axis], count, length, *shape[axis + 1 :]),
+        array.dtype,
+        array,
+        first * along if array.size else 0,
+        (*strides[:axis], step * along, along, *strides[axis + 1 :]),
+    )
+
+
 def kernel_forward(W: Array, work: Workspace) -> Array:
-    """U = G W Gᵀ: (3, 3, C, D) -> (36, C, D)."""
+    """U = G W Gᵀ: (3, 3, C, D) -> (6, 6, C, D)."""
     _, _, C, D = W.shape
-    own, half = work.empty("W", W.shape, W.dtype), work.empty("half", (WINDOW, 3, C, D), W.dtype)
-    U = work.empty("U", (WINDOW, WINDOW, C, D), W.dtype)
-    own[...] = W  # W may be transposed, and is then read faster from a copy
-    transform(G, own, 0, half)
-    transform(G, half, 1, U)
-    return U.reshape(-1, C, D)
+    half, U = work.empty("half", (WINDOW, 3, C, D), W.dtype), work.empty("U", (WINDOW, WINDOW, C, D), W.dtype)
+    transform(G, W.reshape(3, 3, C * D), 0, half.reshape(WINDOW, 3, C * D))
+    transform(G, half.reshape(WINDOW, 3, C * D), 1, U.reshape(WINDOW, WINDOW, C * D))
+    return U
 
 
 def kernel_backward(dU: Array, work: Workspace) -> Array:
-    """dW = Gᵀ dU G: (36, C, D) -> (3, 3, C, D), new memory."""
-    _, C, D = dU.shape
+    """dW = Gᵀ dU G: (6, 6, C, D) -> (3, 3, C, D), new memory."""
+    _, _, C, D = dU.shape
     half, dW = work.empty("half", (3, WINDOW, C, D), dU.dtype), np.empty((3, 3, C, D), dU.dtype)
-    transform(G.T, dU.reshape(WINDOW, WINDOW, C, D), 0, half)
-    transform(G.T, half, 1, dW)
+    transform(G.T, dU.reshape(WINDOW, WINDOW, C * D), 0, half.reshape(3, WINDOW, C * D))
+    transform(G.T, half.reshape(3, WINDOW, C * D), 1, dW.reshape(3, 3, C * D))
     return dW
 
 
 def input_forward(x: Array, work: Workspace) -> Array:
-    """x (P, height, width, C) -> V = Bᵀ d B (6, 6, P, R, S, C)."""
-    P, height, width, C = x.shape
-    R, S = tile_grid(height, width)
-    framed = frame(x, 1, TILE * R + 2, TILE * S + 2, work)
-    half = work.empty("half", (P, R, WINDOW, TILE * S + 2, C), x.dtype)  # rows of tiles, columns of the picture
-    tall = windows(framed.reshape(P, TILE * R + 2, (TILE * S + 2) * C), 1)  # (P, R, 6, (4S + 2)·C)
-    transform(B_T, tall, 2, half.reshape(tall.shape))
-    V = work.empty("V", (WINDOW, WINDOW, P, R, S, C), x.dtype)
-    transform(B_T, windows(half, 3), 4, by_picture(V))
+    """x (P, height, width, C) -> V = Bᵀ d B (6, P, R, S, 6, C)."""
+    tiled = padded_to_tiles(x, work)
+    P, height, _, C = tiled.shape
+    R, S = tile_grid(*tiled.shape[1:3])
+    half = work.empty("half", (P, height, S, WINDOW, C), x.dtype)
+    transform_overlapping(TO_WINDOWS, tiled, 2, half)
+    V = work.empty("V", (WINDOW, P, R, S, WINDOW, C), x.dtype)
+    in_rows = V.reshape(WINDOW, P, R, S * WINDOW * C)
+    transform_overlapping(TO_WINDOWS, half.reshape(P, height, S * WINDOW * C), 1, in_rows.transpose(1, 2, 0, 3))
     return V
 
 
 def input_backward(dV: Array, dx: Array, work: Workspace) -> None:
-    """Write dd = B dV Bᵀ into dx (P, height, width, C): :func:`input_forward` in reverse.
-
-    Of the six rows of a window, the first and the last are inner ones, 4 and 1, of the windows before and after, and
-    add up with them; the four between are the tile's own. So with columns.
-    """
-    _, _, P, R, S, C = dV.shape
-    half = work.empty("half", dV.shape, dV.dtype)
-    transform(B_T.T, along_rows(dV), 0, along_rows(half))
-    half[4, :, :, :-1] += half[0, :, :, 1:]
-    half[1, :, :, 1:] += half[5, :, :, :-1]
-    wide = work.empty("framed", (P, R, TILE, S, WINDOW, C), dV.dtype)
-    transform(B_T.T, by_picture(half[1:5]), 4, wide)
-    wide[:, :, :, :-1, 4] += wide[:, :, :, 1:, 0]
-    wide[:, :, :, 1:, 1] += wide[:, :, :, :-1, 5]
+    """Write dd = B dV Bᵀ, added up where windows overlap, into dx (P, …, …, C): :func:`input_forward` in reverse."""
+    _, P, R, S, _, C = dV.shape
+    half = work.empty("half", (P, R, WINDOW, S, TILE, C), dV.dtype)
+    transform_overlapping(FROM_WINDOWS, dV.reshape(WINDOW, P, R, S * WINDOW, C), 3, half.transpose(2, 0, 1, 3, 4, 5))
     tiled = with_whole_tiles(dx, work)
-    as_tiles(tiled)[...] = wide[:, :, :, :, 1:5]
+    in_rows = half.reshape(P, R * WINDOW, S * TILE * C)
+    transform_overlapping(FROM_WINDOWS, in_rows, 1, tiled.reshape(P, R, TILE, S * TILE * C))
     crop(tiled, dx)
 
 
 def output_forward(M: Array, y: Array, work: Workspace) -> None:
-    """Write Y = Aᵀ M A of (6, 6, P, R, S, C) into y (P, height, width, C)."""
-    _, _, P, R, S, C = M.shape
-    half = work.empty("half", (TILE, WINDOW, P, R, S, C), M.dtype)
+    """Write Y = Aᵀ M A of (6, P, R, S, 6, C) into y (P, height, width, C)."""
+    _, P, R, S, _, C = M.shape
+    half = work.empty("half", (TILE, P, R, S, WINDOW, C), M.dtype)
     transform(A_T, along_rows(M), 0, along_rows(half))
     tiled = with_whole_tiles(y, work)
     transform(A_T, by_picture(half), 4, as_tiles(tiled))
@@ -315,21 +351,22 @@ def output_forward(M: Array, y: Array, work: Workspace) -> None:
 
 
 def output_backward(dy: Array, work: Workspace) -> Array:
-    """dy (P, height, width, C) -> dM = A dY Aᵀ (6, 6, P, R, S, C): :func:`output_forward` in reverse."""
+    """dy (P, height, width, C) -> dM = A dY Aᵀ (6, P, R, S, 6, C): :func:`output_forward` in reverse."""
     tiles = as_tiles(padded_to_tiles(dy, work))
     P, R, _, S, _, C = tiles.shape
-    half = work.empty("half", (TILE, WINDOW, P, R, S, C), dy.dtype)
+    half = work.empty("half", (TILE, P, R, S, WINDOW, C), dy.dtype)
     transform(A_T.T, tiles, 4, by_picture(half))
-    dM = work.empty("M", (WINDOW, WINDOW, P, R, S, C), dy.dtype)
+    dM = work.empty("M", (WINDOW, P, R, S, WINDOW, C), dy.dtype)
     transform(A_T.T, along_rows(half), 0, along_rows(dM))
     return dM
 
 
 def padded_to_tiles(dy: Array, work: Workspace) -> Array:
-    """(P, height, width, C) as (P, 4R, 4S, C), with zeros where tiles stick out of the picture."""
+    """(P, height, width, C) as contiguous (P, 4R, 4S, C), with zeros where tiles stick out of the picture."""
     _, height, width, _ = dy.shape
     R, S = tile_grid(height, width)
-    return dy if (height, width) == (TILE * R, TILE * S) else frame(dy, 0, TILE * R, TILE * S, work)
+    whole = (height, width) == (TILE * R, TILE * S) and dy.flags.c_contiguous
+    return dy if whole else frame(dy, 0, TILE * R, TILE * S, work)
 
 
 def with_whole_tiles(picture: Array, work: Workspace) -> Array:
