@@ -21,9 +21,9 @@ What makes it fast:
 * **Transforms are matrix products too.** Most entries of A and B are 0 or ±1, and yet a stack of products with them
   takes less time than the additions: each number is read once and not once per addition, and it is one call.
 * **No gathering, no adding up.** A product may read runs that overlap, and write rows that lie apart: one factor along
-  the rows and one along the columns lead from the picture to its tiles and back. Where windows overlap, the way back is
-  a product with runs that overlap too: a pixel of a tile comes from the six entries of its own window and at most one of
-  each neighbour's. Beyond the border there is nothing to read: tiles there have a smaller matrix, and no frame is made.
+  the rows and one along the columns lead from the picture to its tiles and back. The way back from windows that overlap
+  is a product with runs that overlap too: the pixels of a tile come from the six entries of its own window and from one
+  of each neighbour's. Beyond the border is nothing to read: tiles there have a smaller matrix, and no frame is made.
 * **Layout.** With P pictures of R × S tiles, V and M are (6, P, R, S, 6, C): row of the window, tile, column of the
   window, channel. So both factors write where the next one reads, in long runs; and each of the 36 entries is still one
   matrix over all tiles, its rows 6·C apart, so that ⊙ is a stack of 36 products.

@@ -33,9 +33,17 @@ def force(patch: pytest.MonkeyPatch, way: str, chunk_bytes: int = 1) -> None:
     patch.setattr(fast_conv, "CHUNK_BYTES", chunk_bytes)
 
 
-def both_passes(path: Any, x: Array, dy: Array, params: ConvParams, **work: Workspace | None) -> list[Array]:
-    y, cache = path.conv2d_forward(x, params, **work)
-    dx, (dW, db) = path.conv2d_backward(dy, cache, params, **work)
+def plain_passes(x: Array, dy: Array, params: ConvParams) -> list[Array]:
+    y, cache = conv.conv2d_forward(x, params)
+    dx, (dW, db) = conv.conv2d_backward(dy, cache, params)
+    return [y, dx, dW, db]
+
+
+def fast_passes(x: Array, dy: Array, params: ConvParams, work: Workspace | None = None) -> list[Array]:
+    """In this workspace, or in a new one."""
+    work = Workspace() if work is None else work
+    y, cache = fast_conv.conv2d_forward(x, params, work=work)
+    dx, (dW, db) = fast_conv.conv2d_backward(dy, cache, params, work=work)
     return [y, dx, dW, db]
 
 
@@ -51,7 +59,7 @@ def worst_errors(x: Array, dy: Array, params: ConvParams) -> list[float]:
 
     Or to 1, the size of what was drawn, if that is larger: a sum may cancel.
     """
-    fast, plain = both_passes(fast_conv, x, dy, params), both_passes(conv, x, dy, params)
+    fast, plain = fast_passes(x, dy, params), plain_passes(x, dy, params)
     for got, expected in zip(fast, plain):
         assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
     return [float(np.abs(f - p).max(initial=0) / np.abs(p).max(initial=1)) for f, p in zip(fast, plain)]
@@ -94,7 +102,7 @@ def test_float32_error_at_real_sizes(
 @examples(0.2)
 @given(draw=ARRAYS, b=st.integers(1, 3), height=SIDES, width=SIDES, way=st.sampled_from(WAYS))
 def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width: int, way: str) -> None:
-    pair = with_params(fast_conv.conv2d_forward, fast_conv.conv2d_backward)
+    pair = with_params(fast_conv.conv2d_forward, fast_conv.conv2d_backward, fast=True)
     x, params = draw.normal(b, height, width, 2), ConvParams(draw.normal(3, 3, 2, 3) / 4, draw.normal(3))
     with pytest.MonkeyPatch.context() as patch:
         force(patch, way)
@@ -145,8 +153,9 @@ def test_the_way_that_is_chosen_is_taken(way: str, monkeypatch: pytest.MonkeyPat
 
     for name in (f"{way}_forward", f"{way}_backward"):
         monkeypatch.setattr(fast_conv, name, noted(getattr(fast_conv, name)))
-    y, cache = fast_conv.conv2d_forward(x, params)
-    fast_conv.conv2d_backward(y, cache, params)
+    work = Workspace()
+    y, cache = fast_conv.conv2d_forward(x, params, work=work)
+    fast_conv.conv2d_backward(y, cache, params, work=work)
     assert taken == [f"{way}_forward", f"{way}_backward"]
 
 
@@ -168,7 +177,7 @@ def test_a_batch_is_cut_by_the_bytes_of_its_largest_arrays(
     C_in, C_out = channels
     params = ConvParams(np.ones((3, 3, C_in, C_out)), np.ones(C_out))
     x, dy = np.ones((3, 5, 9, C_in)), np.ones((3, 5, 9, C_out))
-    both_passes(fast_conv, x, dy, params)
+    fast_passes(x, dy, params)
     tiles = 2 * 3
     wanted = (3, 5 * 9 * (9 * C_in + 1) * 8) if way == "columns" else (3, 36 * tiles * 7 * 8, 36 * C_in * C_out * 8)
     assert asked == [wanted, wanted]
@@ -192,6 +201,19 @@ def test_chunks_are_equal_runs_that_fit(
     assert fast_conv.chunks(pictures, picture_bytes, least_bytes) == [slice(*pair) for pair in pairwise(borders)]
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [7, 8])
+def test_arrays_of_any_layout(side: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, way, 1 << 30)
+    x, dy, (W, b) = drawn(3, side, 4, 5)
+    expected = fast_passes(x, dy, ConvParams(W, b))
+    every_second = np.repeat(x, 2, 3)[..., ::2], np.repeat(dy, 2, 0)[::2], ConvParams(np.repeat(W, 2, 1)[:, ::2], b)
+    in_fortran_order = np.asfortranarray(x), np.asfortranarray(dy), ConvParams(np.asfortranarray(W), b)
+    for others in (every_second, in_fortran_order):
+        for got, wanted in zip(fast_passes(*others), expected):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_pictures_of_whole_tiles_are_not_copied() -> None:
     picture, work = np.zeros((2, 8, 12, 3)), Workspace()
     assert fast_conv.padded_to_tiles(picture, work) is picture
@@ -201,7 +223,7 @@ def test_pictures_of_whole_tiles_are_not_copied() -> None:
 
 def test_the_same_bits_every_time() -> None:
     arguments = drawn(5, 8, 16, 16)
-    for first, second in zip(both_passes(fast_conv, *arguments), both_passes(fast_conv, *arguments)):
+    for first, second in zip(fast_passes(*arguments), fast_passes(*arguments)):
         np.testing.assert_array_equal(first, second)
 
 
@@ -222,11 +244,11 @@ def test_a_workspace_changes_no_bit(
 ) -> None:
     force(monkeypatch, way, 1 << 15)  # chunks of two sizes
     arguments, work = drawn(5, side, 4, 3), kind()
-    expected = both_passes(fast_conv, *arguments)
+    expected = fast_passes(*arguments)
     for _ in range(2):
-        for fresh, kept in zip(expected, both_passes(fast_conv, *arguments, work=work)):
+        for fresh, kept in zip(expected, fast_passes(*arguments, work)):
             np.testing.assert_array_equal(fresh, kept)
-        both_passes(fast_conv, *drawn(3, 9, 2, 5), work=work)  # another layer leaves its numbers there
+        fast_passes(*drawn(3, 9, 2, 5), work)  # another layer leaves its numbers there
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -239,7 +261,7 @@ def test_only_the_gradients_of_the_parameters_are_new_memory(
     peaks, results = [], []
     for _ in range(2):
         tracemalloc.start()
-        results.append(both_passes(fast_conv, *arguments, work=work))
+        results.append(fast_passes(*arguments, work))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     (y, dx, dW, db), again = results
@@ -264,7 +286,7 @@ def test_intermediate_memory_does_not_grow_with_the_batch(way: str, monkeypatch:
     def overhead(B: int) -> int:
         x, dy, params = drawn(B, 8, 16, 16)
         tracemalloc.start()
-        both_passes(fast_conv, x, dy, params)
+        fast_passes(x, dy, params)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak - x.nbytes - dy.nbytes  # what y and dx take
@@ -275,6 +297,6 @@ def test_intermediate_memory_does_not_grow_with_the_batch(way: str, monkeypatch:
 def test_refuses_what_the_plain_path_refuses() -> None:
     x = np.zeros((1, 4, 4, 2))
     with pytest.raises(ValueError, match="odd side, got 2×2"):
-        fast_conv.conv2d_forward(x, ConvParams(np.zeros((2, 2, 2, 3)), np.zeros(3)))
+        fast_conv.conv2d_forward(x, ConvParams(np.zeros((2, 2, 2, 3)), np.zeros(3)), work=Workspace())
     with pytest.raises(ValueError, match="do not fit"):
-        fast_conv.conv2d_forward(x, ConvParams(np.zeros((3, 3, 1, 3)), np.zeros(3)))
+        fast_conv.conv2d_forward(x, ConvParams(np.zeros((3, 3, 1, 3)), np.zeros(3)), work=Workspace())
