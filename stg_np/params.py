@@ -84,12 +84,6 @@ class Params:
         self.flat = flat
 
     @classmethod
-    def create(cls, arrays: Mapping[str, tuple[Role, Array]]) -> Params:
-        """Make the layout and the vector from named arrays and their roles, in the order given."""
-        layout = Layout(tuple(Entry(name, array.shape, role) for name, (role, array) in arrays.items()))
-        return cls.pack(layout, {name: array for name, (_, array) in arrays.items()})
-
-    @classmethod
     def pack(cls, layout: Layout, arrays: Mapping[str, Array]) -> Params:
         """Copy named arrays into one new vector laid out by ``layout``.
 

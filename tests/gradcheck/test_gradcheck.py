@@ -25,7 +25,7 @@ from stg_np.gradcheck import (
 )
 from stg_np.gradcheck import check as check_module
 from stg_np.gradcheck import hessian as hessian_module
-from stg_np.params import Params
+from stg_np.params import Entry, Layout, Params
 
 # --- pairs with a place for every error ---------------------------------------------------------------------
 
@@ -226,13 +226,8 @@ def test_inputs_keep_their_memory_order(layout: str) -> None:
 
 def test_params_by_name_frozen_entries_and_integers() -> None:
     rng = np.random.default_rng(0)
-    params = Params.create(
-        {
-            "W": ("matrix", rng.standard_normal((3, 2))),
-            "scale": ("frozen", rng.standard_normal(2)),
-            "b": ("vector", rng.standard_normal(2)),
-        }
-    )
+    layout = Layout((Entry("W", (3, 2), "matrix"), Entry("scale", (2,), "frozen"), Entry("b", (2,), "vector")))
+    params = Params(layout, rng.standard_normal(layout.size))
 
     def forward(x: Array, index: Array, params: Params) -> tuple[Array, Any]:
         return (x[index] @ params["W"] + params["b"]) * params["scale"], (x, index, params)
