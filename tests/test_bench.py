@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +22,7 @@ from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate
 from stg_np.bench.growth import FITTED, Point, cost, exponent
 from stg_np.bench.ours import exact
-from stg_np.bench.remote import BenchError, Remote, alone, exact_results, prepared, results_of
+from stg_np.bench.remote import BenchError, Remote, alone, ended_by_sigterm, exact_results, prepared, results_of
 from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, build
 from stg_np.cli import main
 
@@ -178,6 +180,23 @@ def test_while_one_is_timed_the_others_are_held() -> None:
             assert not is_held(one)
         assert soon(lambda: not is_held(other))
         assert len(other.ask("turn", seconds=0.0)["seconds"]) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_a_program_that_is_told_to_end_leaves_nobody_behind() -> None:
+    seen = []
+
+    def program() -> None:
+        with ended_by_sigterm(), Remote(Setup(OURS, 1)) as remote:
+            prepared(remote, LAYER)
+            seen.append(remote.process)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)  # the signal arrives meanwhile
+
+    with pytest.raises(SystemExit, match="143"):
+        program()
+    assert seen[0] is not None
+    assert seen[0].poll() is not None
 
 
 def test_a_process_that_cannot_begin_says_why() -> None:

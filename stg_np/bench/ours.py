@@ -60,8 +60,9 @@ def conv(case: ConvCase, setup: Setup) -> Subject:
     x, dy, params = case.draw()
 
     def shard(rows: slice, work: Workspace) -> tuple[Array, Array, Array, Array]:
-        y, cache = fast_conv.conv2d_forward(x[rows], params, work=work)
-        dx, grads = fast_conv.conv2d_backward(dy[rows], cache, params, work=work)
+        forward, backward = choose.conv_pair(x, work)
+        y, cache = forward(x[rows], params)
+        dx, grads = backward(dy[rows], cache, params)
         return y, dx, grads.W, grads.b
 
     rows_of_first = max(1, case.B // setup.workers)

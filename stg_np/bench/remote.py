@@ -119,6 +119,19 @@ class Remote:
 
 
 @contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this program like Ctrl-C does: orderly, so that no process of its own is left, held for ever."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def alone(remote: Remote, everybody: Iterable[Remote]) -> Iterator[None]:
     """Hold all other processes, and what they have started, while one is timed: threads without work may still spin."""
     others = [other for other in everybody if other is not remote]

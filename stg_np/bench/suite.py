@@ -15,7 +15,16 @@ from typing import Any
 from stg_np.bench.cases import QUICK_SIZES, SIZES, Case, ConvCase, LayerCase, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.growth import AXES, QUICK_AXES, Point, exponent
-from stg_np.bench.remote import BenchError, Remote, alone, exact_results, prepared, results_of, timed_in_turns
+from stg_np.bench.remote import (
+    BenchError,
+    Remote,
+    alone,
+    ended_by_sigterm,
+    exact_results,
+    prepared,
+    results_of,
+    timed_in_turns,
+)
 from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, installed
 from stg_np.engine import available_cores
 from stg_np.machine import describe
@@ -57,7 +66,7 @@ Remotes = Mapping[str, Remote]
 def run_sections(options: Options, sections: Sequence[str]) -> dict[str, Any]:
     """Measure; the result has ``machine`` and one entry per section of :data:`SECTIONS`."""
     peers = [name for name in options.peers if SUBJECTS[name].builders.keys() & set(sections)]
-    with ExitStack() as until:
+    with ended_by_sigterm(), ExitStack() as until:
         remotes = {
             name: until.enter_context(Remote(Setup(name, options.workers)))
             for name in (OURS, *filter(installed, peers))
