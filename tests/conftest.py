@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib: no test opens a window
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: tests run side by side, on matrices of a few rows
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack

@@ -155,14 +155,14 @@ def exit_code(work: Callable[[], int], timeout: float = 60) -> int:
 def test_whoever_holds_the_function_runs_the_mutant() -> None:
     held = norm.rms_norm_forward
 
-    def epsilon_of_a_mutant() -> int:
+    def scale_of_a_mutant() -> int:
         for mutant in mutants(Path(str(norm.__file__)).read_text(), "rms_norm_forward"):
-            if "epsilon: float=1.1" in mutant.after:
+            if mutant.after == "scale = (mean_square + epsilon) ** 0.5":
                 plant(mutant, norm)
-        epsilon: float = held(np.zeros(1))[1].scale.item() ** -2
-        return round(epsilon * 1e6)  # of zeros the scale is 1 / √ε
+        scale: float = held(np.zeros(1))[1].scale.item()
+        return round(1000 * scale)
 
-    assert exit_code(epsilon_of_a_mutant) == 11
+    assert exit_code(scale_of_a_mutant) == 3  # of zeros √ε, where it should be 1 / √ε
     assert held(np.zeros(1))[1].scale.item() == pytest.approx(1e-5**-0.5)  # the mutant lived in the child only
 
 

@@ -87,7 +87,8 @@ def test_a_layer_equals_the_plain_one(model: STG, seed: int, B: int, dtype: Any,
         tolerance = 2e-4 if dtype is np.float32 else 1e-11
         for got, expected, same in zip(quick, both(None), again):
             assert got.dtype == dtype
-            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=0))
+            # 1 is the scale of what was drawn: through saturated gates comes little more than rounding
+            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=1))
             np.testing.assert_array_equal(same, got)  # the same computation, in memory of another content
 
 

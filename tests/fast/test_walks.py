@@ -69,7 +69,8 @@ def test_equals_the_plain_path(
         if expected is not None:
             np.testing.assert_array_equal(same, got)  # the same computation
             assert got.dtype == dtype
-            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+            # 1 is the scale of what was drawn: through saturated gates comes little more than rounding
+            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=1))
 
 
 @pytest.mark.parametrize("way", [squash.TANH_WAY, squash.EXP_WAY], ids=["tanh", "exp"])
@@ -84,7 +85,7 @@ def test_equals_the_plain_path_whatever_the_processor(
     quick, plain = both(arguments, phi_z, Workspace(), diagonal), both(arguments, phi_z, None, diagonal)
     for got, expected in zip(quick, plain):
         if expected is not None:
-            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+            np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max(initial=1))
 
 
 def test_the_last_memory_belongs_to_the_caller() -> None:
