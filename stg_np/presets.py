@@ -5,23 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stg_np.models.stg import STG
+from stg_np.models import MODELS
+from stg_np.models.base import Model
 from stg_np.optim import ByRole, with_learning_rate
 from stg_np.train import TrainConfig
 
 
 @dataclass(frozen=True)
 class Preset:
-    """``data``: the data set's name; ``model``: the fields of STG besides shape and classes; ``about``: one line."""
+    """A starting point for a training.
+
+    Attributes:
+        data: the data set's name. about: one line.
+        model: the fields of the model besides shape and classes. config: the hyper-parameters.
+        kind: of the model, a name in :data:`~stg_np.models.MODELS`.
+    """
 
     data: str
     about: str
     model: dict[str, Any] = field(default_factory=dict)
     config: TrainConfig = field(default_factory=TrainConfig)
+    kind: str = "stg"
 
-    def make_model(self, shape: tuple[int, ...], classes: int) -> STG:
+    def make_model(self, shape: tuple[int, ...], classes: int) -> Model:
         """The model for pictures of ``shape`` (height, width, c)."""
-        return STG(input_shape=shape, classes=classes, **self.model)
+        model: Model = MODELS[self.kind](input_shape=shape, classes=classes, **self.model)
+        return model
 
 
 def at(learning_rate: float) -> ByRole:

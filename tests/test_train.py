@@ -353,6 +353,8 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(trained(device), trained("cpu"), rtol=1e-9, atol=1e-12)
 
 
+SMALL: dict[str, dict[str, Any]] = {"stg": {"width": 8, "layers": 2}}
+"""Fields that make a model of each kind small."""
 SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
@@ -361,7 +363,7 @@ SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32,
 def test_one_step_of_every_preset(name: str, rule: Optimizer, device: str, synchronisations: Waits) -> None:
     preset = PRESETS[name]
     shape = SHAPES[preset.data]
-    small = replace(preset, model={**preset.model, "width": 8, "layers": 2})
+    small = replace(preset, model={**preset.model, **SMALL[preset.kind]})
     rng = np.random.default_rng(0)
     data = Examples(rng.integers(0, 256, (6, *shape), dtype=np.uint8), np.arange(6))
     scaling = Scaling(np.full(shape[2], 0.5), np.full(shape[2], 0.25), 255)

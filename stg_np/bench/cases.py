@@ -83,7 +83,10 @@ class StepCase:
     def model(self) -> STG:
         """The preset's network; without dropout, whose draws no two libraries share."""
         data = SOURCES[PRESETS[self.preset].data].INFO
-        return replace(PRESETS[self.preset].make_model(data.shape, len(data.classes)), dropout=0.0)
+        model = PRESETS[self.preset].make_model(data.shape, len(data.classes))
+        if not isinstance(model, STG):
+            raise TypeError(f"the peers know the network of STG presets only, and {self.preset} is of another kind")
+        return replace(model, dropout=0.0)
 
     def draw(self) -> tuple[Array, Array, Params, State]:
         """Pictures (B, height, width, c), labels (B,), parameters and state."""
