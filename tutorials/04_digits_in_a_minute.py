@@ -53,7 +53,7 @@ for k in (0, 2, 4):
 
 # %%
 preset = PRESETS["digits"]
-model = preset.make_model(digits.shape, classes=10)
+model = STG(digits.shape, classes=10, **preset.model)
 height, width = model.patch_size
 sequence = patches_forward(digits.train_images[:1], height, width)
 print(f"a picture {digits.shape} -> patches of {height}×{width} -> (B, T, D) = {sequence.shape}")
