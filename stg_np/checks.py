@@ -23,6 +23,7 @@ from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
 from stg_np.layers.spec import Direction, STMKind, WalkSpec
 from stg_np.models.base import Model, loss_and_grad
+from stg_np.models.mlp import MLP
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
@@ -192,7 +193,7 @@ def layers_of_walks(rng: np.random.Generator) -> Iterator[Pair]:
 
 
 def models(rng: np.random.Generator) -> Iterator[Pair]:
-    """The whole STG, in every view, pooling, form and kind of gate, and its loss."""
+    """The whole STG, in every view, pooling, form and kind of gate, and its loss; the baselines."""
     for view, recurrent, diagonal in product(VIEWS, (False, True), (False, True)):
         model = STG(
             (4, 4, 2), 3, view=view, patch=(2, 1), width=8, layers=3, recurrent=recurrent, diagonal=diagonal,
@@ -208,6 +209,7 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
     for kind, fields in kinds.items():
         model = STG((4, 4, 2), 3, view="pixels", width=8, layers=3, alternate=True, **fields)
         yield model_pair(f"STG, fast, {kind}", model, rng, fast=True)
+    yield model_pair("MLP", MLP((4, 3, 2), 3, widths=(6, 5)), rng)
     yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
 

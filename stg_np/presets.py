@@ -47,6 +47,15 @@ PRESETS = {
             epochs=40, batch_size=32, group_size=16, optimizer=at(0.01), rotate=10.0, shift=1, shift_padding="zero"
         ),
     ),
+    "digits-mlp": Preset(
+        "digits",
+        "dense layers of 128 and 64: the network that the article's code makes, beside which the STG is to be seen",
+        {"widths": (128, 64)},
+        TrainConfig(
+            epochs=40, batch_size=32, group_size=16, optimizer=at(0.01), rotate=10.0, shift=1, shift_padding="zero"
+        ),
+        kind="mlp",
+    ),
     "fashion-rows": Preset(
         "fashion-mnist",
         "28 rows of 28 pixels, one row a step",

@@ -353,7 +353,7 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(trained(device), trained("cpu"), rtol=1e-9, atol=1e-12)
 
 
-SMALL: dict[str, dict[str, Any]] = {"stg": {"width": 8, "layers": 2}}
+SMALL: dict[str, dict[str, Any]] = {"stg": {"width": 8, "layers": 2}, "mlp": {"widths": (8, 4)}}
 """Fields that make a model of each kind small."""
 SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stg_np.models.mlp import MLP
 from stg_np.models.stg import STG
 
 MODELS: dict[str, type[Any]] = {
     "stg": STG,
+    "mlp": MLP,
 }
 """Every kind of model, by the name that configurations and checkpoints give it."""
