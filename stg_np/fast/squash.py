@@ -1,12 +1,13 @@
 """From pre-activations to gates and candidate, in place: the quickest way on the processor at hand.
 
 σ and tanh are each other, ``σ(a) = ½ tanh(a/2) + ½`` and ``tanh(a) = 2 σ(2a) − 1``; so there are two ways, and a number
-of float32 takes (in cache, one core; a gate and its part of the candidate, all passes counted)
+of float32 takes (in cache, one core, all passes counted; AVX2 measured as a whole on a Zen 3, AVX-512 the sum of the
+calls measured on a Zen 4: tanh 0.37, exp 0.46, an addition or a product 0.13 ns)
 
 ====================  =======================  ===================
 NumPy's kernels for    one tanh                one exp
 ====================  =======================  ===================
-AVX-512                0.5 ns                  0.7 ns
+AVX-512                0.6 ns                  0.7 ns
 AVX2                   2.8 ns                  1.7 ns
 ====================  =======================  ===================
 

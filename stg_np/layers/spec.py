@@ -6,11 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from stg_np.backend import Array
+import numpy as np
+
+from stg_np.backend import Array, to_host
 from stg_np.ops.activations import TANH, Activation
 
 Direction: TypeAlias = Literal["right", "left"]
 """Which way a walk goes through the sequence: ``right`` from the first step on, ``left`` from the last."""
+
+
+MEMORY_PRODUCTS = 3
+"""Multiplications per memory cell and step: i ⊙ z, u ⊙ (v − m), o ⊙ φ(m)."""
 
 
 class Cell(NamedTuple):
@@ -68,3 +74,10 @@ class WalkSpec:
         if h.ndim != 3 or h.shape[1] != T or (self.adds and h.shape[2] != self.width):
             D = self.width if self.adds else "D"
             raise ValueError(f"this layer walks {T} steps of shape (B, {T}, {D}), got {h.shape}")
+
+
+def time_scales(b: Array) -> Array:
+    """τ = 1/u = 1 + e^(−b_u), in steps, of memory cells whose gates have the biases b = [b_i | b_u | b_o | b_z]."""
+    b_u = to_host(b).astype(np.float64).reshape(4, -1)[1]
+    scales: Array = 1 + np.exp(-b_u)
+    return scales

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np.backend import Array, to_host
-from stg_np.layers.spec import Direction, STMKind, WalkSpec
+from stg_np.backend import Array
+from stg_np.layers.spec import MEMORY_PRODUCTS, Direction, STMKind, WalkSpec, time_scales
 from stg_np.models.base import Part, check_input
 from stg_np.ops.activations import IDENTITY, TANH
 from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear_forward
@@ -27,8 +27,6 @@ from stg_np.workspace import Workspace
 
 VIEWS = ("rows", "patches", "pixels")
 POOLS = ("mean", "last")
-MEMORY_PRODUCTS = 3
-"""Multiplications per memory cell and step: i ⊙ z, u ⊙ (v − m), o ⊙ φ(m)."""
 
 
 class STGCache(NamedTuple):
@@ -257,10 +255,3 @@ class STG:
             parts.append(Part(f"stm{layer + 1}", (T, self.width), T * (products + MEMORY_PRODUCTS * self.width), note))
         head = self.width * self.classes
         return [*parts, Part(f"{self.pool} of the steps", (self.width,)), Part("head", (self.classes,), head)]
-
-
-def time_scales(b: Array) -> Array:
-    """τ = 1/u = 1 + e^(−b_u), in steps, of memory cells whose gates have the biases b = [b_i | b_u | b_o | b_z]."""
-    b_u = to_host(b).astype(np.float64).reshape(4, -1)[1]
-    scales: Array = 1 + np.exp(-b_u)
-    return scales
