@@ -3,6 +3,8 @@
 READ_BY_NOBODY = "σ', tanh' and identity' need their outputs only (tests/test_stm.py tries one that reads its input)"
 EQUIVALENT = {
     r".*reshape\((.*)-1(, |\)).* -> .*reshape\(\1-2\2": "any negative length is inferred",
+    r"ops.conv.kernel_margin: .* -> .*k_columns (//|%) 2": "the kernel is square there",
+    r"ops.linear.matmul: .*\(x @ W\)": "the same numbers, in smaller products",
     r"ops.pool.last_pool_forward: y.*, 1\)$": "a matrix has no third axis",
     r"ops.views.patches_forward: grid = .* -> .*(\(rows, B,|, c, patch_width\))": "they stay neighbours",
     r"stm.gates_backward: H = ": READ_BY_NOBODY,
@@ -43,5 +45,6 @@ EQUIVALENT = {
     r"ops.activations.relu_backward: .* -> return dy \* \(y > 0\)": "y is positive where x is",
     r"ops.pool2d.max_pool2d_backward: share = ": "differs at ties only, where there is no derivative",
     r"ops.views.patches_backward: .* -> .*(\(height // patch_height, -1,|, c, patch_width\))": "they stay neighbours",
+    r"ops.views.patches_backward: .* -> .*reshape\(-1, (patch_height // patch_|height // )height": "they stay neighbours",
 }
 """Patterns of ``module.function: line before -> line after``."""

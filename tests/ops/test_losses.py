@@ -171,8 +171,15 @@ def test_cross_entropy_carries_its_smoothing_and_counts_hits(
     assert (correct.shape, int(correct)) == ((), sum(hits))
 
 
+def test_labels_are_smoothed_by_a_tenth_unless_told_otherwise() -> None:
+    logits, labels = np.array([[3.0, 1.0, 0.0]]), np.array([0])
+    losses, _ = cross_entropy().forward(logits, labels)
+    np.testing.assert_allclose(losses, [by_definition(logits[0], 0, 0.1)], rtol=1e-12)
+
+
 def test_an_answer_of_a_regression_is_right_if_all_its_outputs_are_close(device: str) -> None:
     near, far = 0.9 * TOLERANCE, 1.1 * TOLERANCE
-    errors = to_device(np.array([[near, -near], [near, far], [-far, 0.0], [0.0, 0.0]]), device)
-    correct = SQUARED_ERROR.correct(errors + 1.0, errors * 0 + 1.0)
+    outputs = np.array([[near, -near], [near, far], [-far, 0.0], [0.0, 0.0], [TOLERANCE, 0.0]])
+    outputs.setflags(write=False)
+    correct = SQUARED_ERROR.correct(to_device(outputs, device), to_device(0 * outputs, device))
     assert (correct.shape, int(correct)) == ((), 2)

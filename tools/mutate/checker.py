@@ -17,8 +17,8 @@ from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import check_pair
 from tools.mutate.lines import Lines, lines_run
 
-MOST_PAIRS = 18
-"""Pairs that a mutant meets: the quickest of those that run its line."""
+MOST_PAIRS, FEWEST_PAIRS, ENOUGH = 18, 4, 0.01
+"""How many pairs a mutant meets; fewer than the most if they take so many seconds together (a check, 20 times that)."""
 
 
 class Known(NamedTuple):
@@ -38,6 +38,12 @@ def small_chunks() -> Iterator[None]:
         yield
 
 
+def run(pair: Pair) -> None:
+    """Forward and backward, once."""
+    outputs, kept = pair.forward(**pair.inputs)
+    pair.backward(outputs, kept)
+
+
 def is_wrong(pair: Pair) -> bool:
     """Whether the checker complains; code that cannot even run is wrong too."""
     try:
@@ -52,14 +58,24 @@ def is_caught(pairs: Iterable[Pair]) -> bool:
         return any(is_wrong(pair) for pair in pairs)
 
 
+def pairs_for(known_pairs: list[Known], lines: Lines) -> list[Pair]:
+    """The quickest pairs that run one of the lines."""
+    found, seconds = list[Pair](), 0.0
+    for known in known_pairs:
+        if known.lines & lines and len(found) < MOST_PAIRS and (seconds < ENOUGH or len(found) < FEWEST_PAIRS):
+            found.append(known.pair)
+            seconds += known.seconds
+    return found
+
+
 def known_pairs(folder: Path) -> list[Known]:
     """Every pair of the package, the quickest first."""
     found = []
     with small_chunks():
         for pair in package_pairs(np.random.default_rng(0)):
-            started = time.perf_counter()
             with lines_run(folder) as lines:
-                outputs, kept = pair.forward(**pair.inputs)
-                pair.backward(outputs, kept)
-            found.append(Known(pair, lines, time.perf_counter() - started))
+                run(pair)
+            started = time.process_time()
+            run(pair)
+            found.append(Known(pair, lines, time.process_time() - started))
     return sorted(found, key=lambda known: known.seconds)

@@ -166,26 +166,29 @@ class Session:
 
     def see(self, item: pytest.Item) -> Seen | None:
         """Run a test and learn what it runs; one that fails is of no use."""
-        started = time.perf_counter()
+        started = time.process_time()
         with lines_run(PACKAGE) as lines:
             passed = self.passes(item)
         if not passed:
             self.broken.append(item.nodeid)
             say(f"fails without any mutant: {item.nodeid}")
-        return Seen(item, lines, time.perf_counter() - started) if passed else None
+        return Seen(item, lines, time.process_time() - started) if passed else None
 
     def judge(self, subject: Subject, tests: list[Seen], pairs: list[Known]) -> list[Verdict]:
         """What becomes of each mutant of a module."""
-        from tools.mutate.checker import MOST_PAIRS, is_caught
+        from tools.mutate.checker import is_caught, pairs_for
 
-        found = subject.mutants(self.options.functions)[:: self.options.every]
+        found = [
+            mutant for mutant in subject.mutants(self.options.functions) if re.search(self.options.kinds, mutant.kind)
+        ]
+        found = found[:: self.options.every]
         path, own = str(ROOT / subject.path), str(subject.own_tests)
         tests = sorted(tests, key=lambda seen: (not seen.item.nodeid.startswith(own), seen.seconds))
         patterns = [pattern_for(mutant, subject) for mutant in found]
         works = []
         for mutant, pattern in zip(found, patterns):
             lines = {(path, line) for line in mutant.lines}
-            its_pairs = [known.pair for known in pairs if known.lines & lines][:MOST_PAIRS]
+            its_pairs = pairs_for(pairs, lines)
             its_tests = affordable([seen for seen in tests if seen.lines & lines], ENOUGH / 10 if pattern else ENOUGH)
             works.append(partial(self.outcome, mutant, subject, its_pairs, its_tests))
         verdicts: dict[int, Verdict] = {}
@@ -265,6 +268,7 @@ def main() -> int:
     parser.add_argument("--module", type=Path, action="append", help="file to mutate; repeatable (default: all)")
     parser.add_argument("--tests", default="", help="arguments of pytest (default: the tests of the modules)")
     parser.add_argument("--functions", default="", help="only functions whose dotted name matches this pattern")
+    parser.add_argument("--kinds", default="", help="only kinds of error that match this pattern")
     parser.add_argument("--out", type=Path, help="Markdown file to write (default: standard output)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--every", type=int, default=1, help="try only every N-th mutant")
@@ -278,7 +282,7 @@ def main() -> int:
     command = f"python -m tools.mutate {shlex.join(sys.argv[1:])}".strip()
     text = report(session.verdicts, command, time.monotonic() - started)
     options.out.write_text(text) if options.out else print(text)
-    is_whole = not options.module and not options.functions and options.every == 1
+    is_whole = not (options.module or options.functions or options.kinds) and options.every == 1
     unused = EQUIVALENT.keys() - {verdict.pattern for verdict in session.verdicts if verdict.outcome == EXPLAINED}
     for pattern in sorted(unused) if is_whole else []:
         say(f"explains nothing any more: {pattern}")
