@@ -43,3 +43,11 @@ def test_a_part_has_names_of_its_own_and_is_found_again() -> None:
     assert work.within("stm2") is not inner
     assert not np.shares_memory(work.empty("y", (3,), np.float64), inner.empty("y", (3,), np.float64))
     assert work.nbytes == 48
+
+
+def test_the_bytes_held_are_those_of_every_name_and_of_every_part() -> None:
+    work = Workspace()
+    for size, name in enumerate(("a", "b", "c"), start=1):
+        work.empty(name, (size,), np.int8)
+        work.within(name).empty("y", (10 * size,), np.int8)
+    assert work.nbytes == 1 + 2 + 3 + 10 + 20 + 30

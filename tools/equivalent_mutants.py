@@ -1,12 +1,13 @@
 """Edits of the source that change nothing anyone could notice, and why: one line for each."""
 
 READ_BY_NOBODY = "σ', tanh' and identity' need their outputs only (tests/test_stm.py tries one that reads its input)"
+NEIGHBOURS = "they stay neighbours"
 EQUIVALENT = {
     r".*reshape\((.*)-1(, |\)).* -> .*reshape\(\1-2\2": "any negative length is inferred",
     r"ops.conv.kernel_margin: .* -> .*k_columns (//|%) 2": "the kernel is square there",
     r"ops.linear.matmul: .*\(x @ W\)": "the same numbers, in smaller products",
     r"ops.pool.last_pool_forward: y.*, 1\)$": "a matrix has no third axis",
-    r"ops.views.patches_forward: grid = .* -> .*(\(rows, B,|, c, patch_width\))": "they stay neighbours",
+    r"ops.views.patches_forward: grid = .* -> .*(\(rows, B,|, c, patch_width\))": NEIGHBOURS,
     r"stm.gates_backward: H = ": READ_BY_NOBODY,
     r"stm.gates_backward: a.shape\[-1\] // 4 -> ": READ_BY_NOBODY,
     r"stm.gates_backward: parts = .*, gates\[g\]\) for g in range\(3\)\]$": READ_BY_NOBODY,
@@ -40,11 +41,15 @@ EQUIVALENT = {
     r"fast.conv.transform: .*swapaxes\(-2, axis\)": "two axes, in any order",
     r"fast.conv.winograd_backward: dU_part = .* is not None": "two names, in any order",
     r"fast.conv.winograd_backward: .*swapaxes\(2, 1\)": "two axes, in any order",
-    r"models.base.Model.forward: def forward": "a protocol is never run",
+    r"data.augment.normalise: .*reshape\(height, batch": "each row is scaled by the same numbers",
+    r"data.augment.normalise: (scale|offset) = .*asarray.* -> ": "mean and std are arrays",
+    r"data.augment.random_flip: .* -> .*(<= 0.5|> 0.5)": "the other half of the draws: as random",
+    r"models.base.check_input: .* -> .*(x.ndim <= 1|!= model.input_shape:)": "an input_shape is a tuple, not empty",
+    r"params.Layout.mask: if key not in": "made again, the same",
     r"models.stg.layer_backward: dy = dropout_backward": "a product has no order",
     r"ops.activations.relu_backward: .* -> return dy \* \(y > 0\)": "y is positive where x is",
     r"ops.pool2d.max_pool2d_backward: share = ": "differs at ties only, where there is no derivative",
-    r"ops.views.patches_backward: .* -> .*(\(height // patch_height, -1,|, c, patch_width\))": "they stay neighbours",
-    r"ops.views.patches_backward: .* -> .*reshape\(-1, (patch_height // patch_|height // )height": "they stay neighbours",
+    r"ops.views.patches_backward: .* -> .*(\(height // patch_height, -1,|, c, patch_width\))": NEIGHBOURS,
+    r"ops.views.patches_backward: .* -> .*reshape\(-1, (patch_height // patch_|height // )height": NEIGHBOURS,
 }
 """Patterns of ``module.function: line before -> line after``."""

@@ -30,7 +30,7 @@ def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Arr
             squares[channel] += counts @ np.arange(256) ** 2
     pixels = images.size // channels
     mean = total / pixels
-    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    deviation = np.sqrt(squares / pixels - mean**2)
     return mean / value_range, np.where(deviation > 0, deviation / value_range, 1.0)
 
 

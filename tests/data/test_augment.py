@@ -81,9 +81,10 @@ def test_shifting_by_nothing_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("pixels", [-1, 8])
-def test_an_impossible_shift_is_refused(pixels: int) -> None:
-    with pytest.raises(ValueError, match="cannot shift pictures of 8x9"):
-        random_shift(np.zeros((1, 8, 9, 3)), rng(0), pixels)
+@pytest.mark.parametrize(("height", "width"), [(8, 9), (9, 8)])
+def test_an_impossible_shift_is_refused(height: int, width: int, pixels: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot shift pictures of {height}x{width}"):
+        random_shift(np.zeros((1, height, width, 3)), rng(0), pixels)
 
 
 def test_a_shift_by_more_than_the_picture_is_possible_with_zeros() -> None:
@@ -157,6 +158,11 @@ def test_statistics_are_numpys_and_normalising_gives_mean_0_deviation_1(
     assert normal.dtype == dtype
     tolerance = 1e-4 if dtype is np.float32 else 1e-9
     np.testing.assert_allclose(normal, (scaled - mean) / std, atol=100 * tolerance, rtol=tolerance)
+
+
+def test_a_channel_that_hardly_changes_has_a_small_deviation() -> None:
+    images = np.array([7, 8], np.uint8).reshape(2, 1, 1, 1)
+    np.testing.assert_allclose(channel_statistics(images, 255)[1], 0.5 / 255)
 
 
 def test_statistics_go_over_all_blocks() -> None:

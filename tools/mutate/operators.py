@@ -164,8 +164,6 @@ def series_condition(node: ast.Compare, context: Context) -> Iterator[Edit]:
         ast.NotEq: [(ast.Gt(), value)],
         ast.Gt: [(ast.Eq(), value + 1), (ast.Gt(), value + 1)],
         ast.GtE: [(ast.Eq(), value)],
-        ast.Lt: [(ast.Eq(), value - 1)],
-        ast.LtE: [(ast.Eq(), value)],
     }
     left = node.left
     if isinstance(left, ast.BinOp) and isinstance(left.op, ast.Mod):

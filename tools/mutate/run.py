@@ -51,7 +51,6 @@ MODULES = (
 LEFT_OUT = {
     "__init__.py": "a registry",
     "cuda.py": "its kernels run on a GPU only",
-    "choose.py": "every path computes the same",
 }
 TESTS = (
     "ops",
@@ -84,7 +83,7 @@ PYTEST = (
 )
 PATIENCE = 6.0
 """Seconds that the checker, or one test, may take for a mutant, besides ten times what it takes without."""
-ENOUGH = 30.0
+ENOUGH = 10.0
 """Seconds of tests after which a mutant is taken to live; of those called equivalent, a tenth."""
 CODES = (BY_CHECKER, BY_TESTS, SURVIVED)
 
@@ -178,10 +177,8 @@ class Session:
         """What becomes of each mutant of a module."""
         from tools.mutate.checker import is_caught, pairs_for
 
-        found = [
-            mutant for mutant in subject.mutants(self.options.functions) if re.search(self.options.kinds, mutant.kind)
-        ]
-        found = found[:: self.options.every]
+        every_one = subject.mutants(self.options.functions)
+        found = [mutant for mutant in every_one if re.search(self.options.kinds, mutant.kind)][:: self.options.every]
         path, own = str(ROOT / subject.path), str(subject.own_tests)
         tests = sorted(tests, key=lambda seen: (not seen.item.nodeid.startswith(own), seen.seconds))
         patterns = [pattern_for(mutant, subject) for mutant in found]
