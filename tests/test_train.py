@@ -421,6 +421,12 @@ def recorded(workers: int = 1, **config: Any) -> Recorder:
     return model
 
 
+def test_the_seed_draws_the_parameters() -> None:
+    for seed in (0, 7):
+        drawn, _ = MODEL.init(np.random.default_rng(seed))
+        np.testing.assert_array_equal(initial_state(make_run(seed=seed)).params.flat, drawn.flat)
+
+
 @pytest.mark.parametrize("augmentation", [{"rotate": 30.0}, {"shift": 3}, {"flip": True}])
 def test_every_group_of_every_step_and_epoch_draws_anew(augmentation: dict[str, Any]) -> None:
     """The pictures are all the same, so what differs was drawn."""

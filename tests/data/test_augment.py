@@ -107,6 +107,18 @@ def test_cutout_blanks_one_rectangle_and_nothing_else(images: Array, seed: int, 
         assert blank.any() == (size > 0)
 
 
+def test_the_middle_of_a_cutout_is_any_pixel() -> None:
+    """So a pixel at the border is covered more rarely; and rows and columns are drawn one after the other."""
+    pictures, height, width = 8000, 5, 7
+    covered = (cutout(np.ones((pictures, height, width, 1)), rng(0), 4) == 0)[..., 0]
+    covers = [[-2 <= pixel - middle < 2 for middle in range(width)] for pixel in range(width)]
+    rows, columns = np.mean([middles[:height] for middles in covers[:height]], 1), np.mean(covers, 1)
+    np.testing.assert_allclose(covered.mean(0), np.outer(rows, columns), atol=0.03)  # 5 standard deviations
+    other = (cutout(np.ones((pictures, height, width, 1)), rng(1), 4) == 0)[..., 0]
+    assert (covered.any(1) != other.any(1)).any()
+    assert (covered.any(2) != other.any(2)).any()
+
+
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 2**32 - 1), st.floats(0, 180))
 def test_a_rotation_is_scipys(height: int, width: int, seed: int, degrees: float) -> None:
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy, the oracle, is not installed")
@@ -177,6 +189,8 @@ def test_the_validation_split_is_a_stratified_partition(labels: list[int], fract
     array = np.array(labels)
     train, validation = validation_split(array, fraction, seed)
     np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(labels)))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(validation) > 0).all()
     assert abs(len(validation) - fraction * len(labels)) <= 0.5 + 1e-9
     for label in range(5):
         held_out = (array[validation] == label).sum()
@@ -184,6 +198,11 @@ def test_the_validation_split_is_a_stratified_partition(labels: list[int], fract
     again = validation_split(array, fraction, seed)
     np.testing.assert_array_equal(train, again[0])
     np.testing.assert_array_equal(validation, again[1])
+
+
+@pytest.mark.parametrize(("pictures", "fraction", "held_out"), [(54, 0.12, 6), (55, 0.12, 7), (5, 0.5, 3)])
+def test_the_number_held_out_is_rounded_and_halves_go_up(pictures: int, fraction: float, held_out: int) -> None:
+    assert len(validation_split(np.zeros(pictures, int), fraction, 0)[1]) == held_out
 
 
 def test_a_tenth_of_cifar10_is_exactly_500_of_each_class() -> None:
