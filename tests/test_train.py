@@ -183,21 +183,41 @@ def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, Any]) -> Non
 # --- Stop and go on ------------------------------------------------------------------------------------------------
 
 
+STATISTICS: dict[str, Callable[[Array], Array]] = {
+    "mean": lambda x: x.mean((0, 1, 2)),
+    "least": lambda x: x.min((0, 1, 2)),
+    "largest": lambda x: x.max((0, 1, 2)),
+}
+
+
 class Noisy(STG):
     """An STG that draws random numbers in training, and keeps a state."""
 
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
         params, _ = super().init(rng, dtype)
-        return params, {"mean": np.zeros(3, dtype)}
+        return params, {name: np.zeros(1, dtype) for name in STATISTICS}
 
     def forward(
         self, x: Array, params: Params, state: State, *, train: bool = False, **options: Any
     ) -> tuple[Array, Any, State]:
         logits, cache, _ = super().forward(x, params, state, train=train, **options)
-        return logits, cache, {"mean": 0.9 * state["mean"] + 0.1 * x.mean((0, 1, 2))} if train else state
+        if train:
+            state = {name: 0.9 * state[name] + 0.1 * statistic(x) for name, statistic in STATISTICS.items()}
+        return logits, cache, state
 
 
 NOISY = Noisy((8, 8, 1), 4, view="patches", patch=(4, 4), width=8, layers=2, dropout=0.2)
+
+
+def test_a_step_keeps_the_mean_of_what_its_groups_found() -> None:
+    run = make_run(model=NOISY, batch_size=12, flip=False, shift=0)
+    now, batch = initial_state(run), np.arange(12)
+    groups = [prepare(run, run.train.images[batch[start : start + 6]]) for start in (0, 6)]
+    with Threads(1) as engine:
+        kept = train_step(run, now, batch, engine).state
+    assert kept.keys() == now.state.keys() == STATISTICS.keys()
+    for name, statistic in STATISTICS.items():
+        np.testing.assert_allclose(kept[name], 0.1 * np.mean([statistic(x) for x in groups], 0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
@@ -258,8 +278,8 @@ def test_two_runs_are_alike_and_another_seed_is_not() -> None:
 
 
 @dataclass(frozen=True)
-class Poisoned(STG):
-    """An STG whose gradient is NaN (or infinite) in the given calls of ``backward``, counted from 1."""
+class Poisoned(Noisy):
+    """An STG with a state, whose gradient is NaN (or infinite) in the given calls of ``backward``, counted from 1."""
 
     calls: Any = field(default_factory=itertools.count)
     bad: tuple[int, ...] = (4,)
@@ -286,7 +306,7 @@ def test_a_bad_gradient_changes_nothing_but_the_flag(rule: Optimizer, poison: fl
             states.append(train_step(run, states[-1], batch, engine))
 
     def learned(now: TrainState) -> dict[str, bytes]:
-        return {name: array for name, array in bits(now).items() if name == "params" or name.startswith("moment")}
+        return {name: array for name, array in bits(now).items() if name.startswith(("params", "moment", "state"))}
 
     assert learned(states[1]) != learned(states[0])
     assert learned(states[2]) == learned(states[1])

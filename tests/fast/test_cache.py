@@ -53,6 +53,14 @@ def test_linux(size: str, wanted: int, tmp_path: Path, monkeypatch: pytest.Monke
     assert cache.l2_bytes() == wanted
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_linux_lists_its_caches_in_any_order(place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = [("1", "300K"), ("3", "700K")]
+    caches.insert(place, ("2", "512K"))
+    linux(tmp_path, monkeypatch, *caches)
+    assert cache.l2_bytes() == 512 * KIB
+
+
 def test_the_usual_size_where_linux_has_no_such_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linux(tmp_path / "none", monkeypatch)
     assert cache.l2_bytes() == 512 * KIB

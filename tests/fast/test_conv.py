@@ -121,6 +121,10 @@ def test_its_own_gradients_and_contract(draw: Arrays, b: int, height: int, width
         ((4, 8, 8, 8), (3, 3, 8, 8), "winograd"),  # the fewest channels and tiles, 16
         ((64, 6, 6, 64), (3, 3, 64, 64), "winograd"),  # 56 % of four tiles
         ((64, 5, 7, 64), (3, 3, 64, 64), "winograd"),  # 55 % of four tiles
+        ((1, 4, 64, 8), (3, 3, 8, 8), "winograd"),  # one row of 16 tiles
+        ((1, 64, 4, 8), (3, 3, 8, 8), "winograd"),  # one column
+        ((4, 4, 8, 8), (3, 3, 8, 8), "columns"),  # 8 tiles, lying and standing
+        ((4, 8, 4, 8), (3, 3, 8, 8), "columns"),
         ((64, 2, 4, 64), (3, 3, 64, 64), "columns"),  # half of the tile
         ((15, 4, 4, 64), (3, 3, 64, 64), "columns"),
         ((64, 32, 32, 7), (3, 3, 7, 64), "columns"),
