@@ -254,6 +254,8 @@ def test_stopping_at_any_step_and_going_on_gives_the_same_bits(after: int) -> No
     stopped = first[-1]
     assert (stopped.kind, stopped.step, stopped.is_best) == ("stopped", after, False)
     assert stopped.validation_accuracy is None
+    so_far = first[-2] if after % 3 else None  # the last step of the same epoch
+    assert (stopped.loss, stopped.accuracy) == ((so_far.loss, so_far.accuracy) if so_far else (0.0, 0.0))
     second = records(run, log_every=1, start=stopped.now)
     assert [without_speed(r) for r in [*first[:-1], *second]] == [without_speed(r) for r in whole]
 
