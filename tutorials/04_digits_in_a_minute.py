@@ -22,18 +22,7 @@ from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.views import patches_forward
 from stg_np.presets import PRESETS
-from stg_np.train import (
-    Examples,
-    Record,
-    Run,
-    Scaling,
-    TrainState,
-    batch_gradient,
-    fit,
-    initial_state,
-    prepare,
-    train_step,
-)
+from stg_np.train import Examples, Record, Run, Scaling, TrainState, fit, initial_state, prepare, train_step
 
 # %% [markdown]
 # ## What are the data?
@@ -134,14 +123,13 @@ assert refused.bad_step == 1
 assert np.array_equal(refused.params.flat, poison, equal_nan=True)
 
 # %% [markdown]
-# What you have read is the *plain* path. An engine takes a faster one, with the same results but for rounding, unless it
-# is told not to: here is the same gradient by both.
+# What you have read is the *plain* path. An engine takes a faster one unless told not to; the gradient is the same.
 
 # %%
-with Threads(1, fast=False) as engine:
-    plain = batch_gradient(run, start, batch, engine)
-with Threads(1) as engine:
-    quick = batch_gradient(run, start, batch, engine)
+from stg_np.train import batch_gradient
+
+with Threads(1, fast=False) as slow, Threads(1) as engine:
+    plain, quick = (batch_gradient(run, start, batch, who) for who in (slow, engine))
 assert np.allclose(plain.grads.flat, quick.grads.flat, rtol=0, atol=1e-4 * np.abs(plain.grads.flat).max())
 
 # %% [markdown]
