@@ -54,6 +54,18 @@ def get_xp(*arrays: Any) -> Any:
     return found
 
 
+def check_dtypes(*arrays: Array | None) -> None:
+    """One floating dtype in, the same out: nothing is widened or narrowed in silence.
+
+    Raises:
+        TypeError: if the dtypes differ, or are not floating.
+    """
+    dtypes = {array.dtype for array in arrays if array is not None}
+    if len(dtypes) > 1 or any(dtype.kind not in "fc" for dtype in dtypes):
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"input, memory and parameters must be of one floating dtype, not {found}: convert with astype")
+
+
 def array_module(device: str) -> Any:
     """Return the array module for ``device``: ``numpy`` for ``"cpu"``, ``cupy`` for ``"cuda"``.
 

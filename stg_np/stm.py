@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from stg_np.backend import Array, get_xp
+from stg_np.backend import Array, check_dtypes, get_xp
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.ops.linear import flat_rows, matmul, outer_sum
 from stg_np.params import Entry
@@ -73,24 +73,12 @@ def check_sequence(x: Array, m_0: Array, params: STMParams) -> None:
     """What every path asks of its arguments: x (B, T, D) with T ≥ 1, m_0 (B, H), and one floating dtype for all.
 
     Raises:
-        ValueError: if a shape does not fit. TypeError: see :func:`check_dtypes`.
+        ValueError: if a shape does not fit. TypeError: see :func:`stg_np.backend.check_dtypes`.
     """
     D, H = params.W.shape[0], params.b.shape[0] // 4
     if x.ndim != 3 or x.shape[1] < 1 or x.shape[2] != D or m_0.shape != (x.shape[0], H):
         raise ValueError(f"x must be (B, T, {D}) with T ≥ 1 and m_0 (B, {H}), got {x.shape} and {m_0.shape}")
     check_dtypes(x, m_0, *params)
-
-
-def check_dtypes(*arrays: Array | None) -> None:
-    """One floating dtype in, the same out: nothing is widened or narrowed in silence.
-
-    Raises:
-        TypeError: if the dtypes differ, or are not floating.
-    """
-    dtypes = {array.dtype for array in arrays if array is not None}
-    if len(dtypes) > 1 or any(dtype.kind not in "fc" for dtype in dtypes):
-        found = ", ".join(sorted(map(str, dtypes)))
-        raise TypeError(f"input, memory and parameters must be of one floating dtype, not {found}: convert with astype")
 
 
 # --- the gates ----------------------------------------------------------------------------------------------

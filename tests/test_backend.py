@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from stg_np import backend
-from stg_np.backend import DeviceError, array_module, get_xp, synchronize, to_device, to_host
+from stg_np.backend import DeviceError, array_module, check_dtypes, get_xp, synchronize, to_device, to_host
 
 ROOT = Path(__file__).parent.parent
 
@@ -193,3 +193,15 @@ def test_the_import_takes_no_time_beyond_numpys() -> None:
         "print(time.process_time() - start)"
     )
     assert float(_python(code)) <= 0.2  # it takes 0.01
+
+
+def test_one_floating_dtype_and_nothing_else(xp: Any) -> None:
+    single, double, whole = (xp.zeros(2, dtype=dtype) for dtype in ("float32", "float64", "int64"))
+    check_dtypes(single, None, single)
+    check_dtypes(double)
+    check_dtypes(xp.zeros(2, dtype="float16"))
+    check_dtypes()
+    with pytest.raises(TypeError, match="one floating dtype, not float32, float64: convert with astype"):
+        check_dtypes(single, double)
+    with pytest.raises(TypeError, match="not int64"):
+        check_dtypes(whole)

@@ -173,7 +173,7 @@ def stm_forward(
 
     Raises:
         ValueError: for what :func:`covers` excludes, or where shapes do not fit each other.
-        TypeError: see :func:`stg_np.stm.check_dtypes`.
+        TypeError: see :func:`stg_np.backend.check_dtypes`.
     """
     xp = get_xp(x, m_0, *params)
     check_sequence(x, m_0, params)

@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np.backend import Array
+from stg_np.backend import Array, check_dtypes
 from stg_np.fast import squash
 from stg_np.fast.cache import l2_bytes
 from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import flat_rows
-from stg_np.stm import LayerGradients, STMParams, check_dtypes, check_sequence
+from stg_np.stm import LayerGradients, STMParams, check_sequence
 from stg_np.workspace import Workspace
 
 CHUNK_BYTES = max(1 << 21, 2 * l2_bytes())
@@ -92,7 +92,7 @@ def walks_forward(
     The steps of all walks are taken together, the first of each first.
 
     Raises:
-        ValueError: for what :func:`covers` excludes. TypeError: see :func:`stg_np.stm.check_dtypes`.
+        ValueError: for what :func:`covers` excludes. TypeError: see :func:`stg_np.backend.check_dtypes`.
     """
     check_dtypes(m_0, *inputs, *(array for own in params for array in own))
     if not covers(STMKind(params[0].R is not None, params[0].w is not None, phi_z), m_0.dtype):

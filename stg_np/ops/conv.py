@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from stg_np.backend import Array, get_xp
+from stg_np.backend import Array, check_dtypes, get_xp
 from stg_np.ops.linear import flat_rows, matmul, outer_sum
 
 
@@ -39,6 +39,7 @@ def conv2d_forward(x: Array, params: ConvParams) -> tuple[Array, ConvCache]:
 
     Raises:
         ValueError: if ``x`` and ``W`` do not fit together, or the kernel is not square or not odd.
+        TypeError: see :func:`stg_np.backend.check_dtypes`.
     """
     margin = kernel_margin(x, params)
     _, height, width, _ = x.shape
@@ -90,4 +91,5 @@ def kernel_margin(x: Array, params: ConvParams) -> int:
             f"x {x.shape}, W {params.W.shape} and b {params.b.shape} do not fit: "
             "they must be (B, height, width, C_in), (k, k, C_in, C_out) and (C_out,)"
         )
+    check_dtypes(x, *params)
     return k // 2

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.checks import with_params
+from stg_np.fast.choose import conv_pair
 from stg_np.gradcheck import check_pair
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
+from stg_np.workspace import Workspace
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, examples
 
@@ -84,3 +86,13 @@ def test_refuses_what_does_not_fit(
     images, kernel, bias = (to_device(np.zeros(shape), device) for shape in (x, W, b))
     with pytest.raises(ValueError, match=message):
         conv2d_forward(images, ConvParams(kernel, bias))
+
+
+@pytest.mark.parametrize("dtypes", [("f4", "f8", "f8"), ("f8", "f8", "f4"), ("u1", "f4", "f4"), ("i8", "i8", "i8")])
+def test_dtypes_are_not_mixed(device: str, dtypes: tuple[str, ...]) -> None:
+    """By the plain path and by the one that is chosen."""
+    shapes = ((1, 4, 4, 2), (3, 3, 2, 3), (3,))
+    x, W, b = (to_device(np.zeros(shape, dtype), device) for shape, dtype in zip(shapes, dtypes))
+    for work in (None, Workspace()):
+        with pytest.raises(TypeError, match="must be of one floating dtype"):
+            conv_pair(x, work).forward(x, ConvParams(W, b))
