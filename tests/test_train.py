@@ -104,6 +104,17 @@ def test_loss_and_accuracy_are_means_over_the_epoch_so_far(monkeypatch: pytest.M
         assert record.accuracy == pytest.approx(share, abs=1e-12)
 
 
+def test_the_speed_is_that_of_the_steps_since_the_epoch_began_or_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is asked when an epoch begins and at each record, and says one second more each time."""
+    monkeypatch.setattr("stg_np.train.perf_counter", itertools.count().__next__)
+    run = make_run()
+    every_step, every_second = records(run, log_every=1), records(run, log_every=2)
+    assert {record.images_per_second for record in every_step} == {16.0}
+    assert [record.images_per_second for record in every_second] == 2 * [2 * 16, 3 * 16 / 2, 3 * 16 / 2]
+    again = records(run, start=every_step[1].now, log_every=1)
+    assert again[0].images_per_second == 16.0
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_it_learns(rule: Optimizer) -> None:
     data = (pictures(160, seed=1), pictures(80, seed=2))
@@ -258,6 +269,12 @@ def test_stopping_at_any_step_and_going_on_gives_the_same_bits(after: int) -> No
     assert (stopped.loss, stopped.accuracy) == ((so_far.loss, so_far.accuracy) if so_far else (0.0, 0.0))
     second = records(run, log_every=1, start=stopped.now)
     assert [without_speed(r) for r in [*first[:-1], *second]] == [without_speed(r) for r in whole]
+
+
+@pytest.mark.parametrize(("after", "epoch"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_who_stops_between_two_epochs_stops_in_the_one_that_is_done(after: int, epoch: int) -> None:
+    asked = itertools.count()
+    assert records(make_run(epochs=3), should_stop=lambda: next(asked) == after)[-1].epoch == epoch
 
 
 def test_a_finished_run_has_nothing_more_to_do() -> None:
