@@ -273,8 +273,10 @@ def test_stopping_at_any_step_and_going_on_gives_the_same_bits(after: int) -> No
 
 @pytest.mark.parametrize(("after", "epoch"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 def test_who_stops_between_two_epochs_stops_in_the_one_that_is_done(after: int, epoch: int) -> None:
-    asked = itertools.count()
-    assert records(make_run(epochs=3), should_stop=lambda: next(asked) == after)[-1].epoch == epoch
+    asked, run = itertools.count(), make_run(epochs=3)
+    stopped = records(run, should_stop=lambda: next(asked) == after)[-1]
+    assert stopped.epoch == epoch
+    assert stopped.learning_rate == run.config.optimizer.learning_rate * rate_at(run, max(after - 1, 0))
 
 
 def test_a_finished_run_has_nothing_more_to_do() -> None:

@@ -309,6 +309,7 @@ def test_a_new_model_is_undecided(device: str) -> None:
         ({"width": 0}, "must be at least 1"),
         ({"layers": 0}, "must be at least 1"),
         ({"patch": (0, 2)}, "must be at least 1"),
+        ({"width": 1}, "width 1 cannot be halved between two directions"),
         ({"width": 7}, "width 7 cannot be halved between two directions"),
         ({"dropout": 1.0}, r"dropout is a probability below 1, got 1\.0"),
         ({"dropout": -0.1}, r"dropout is a probability below 1, got -0\.1"),
