@@ -16,6 +16,7 @@ from stg_np import stm
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.fast.choose import layer_pair
 from stg_np.gradcheck import check_pair
+from stg_np.layers.spec import STMKind
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
@@ -211,6 +212,16 @@ def test_a_sequence_is_one_row_of_steps() -> None:
     assert (model.is_picture, model.grid, model.features) == (False, (1, 7), 5)
 
 
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("others", [False, True])
+def test_the_kind_of_stm_follows_its_own_fields_only(diagonal: bool, others: bool) -> None:
+    """From it follows which path can walk: a wrong kind shows in the time that it takes, or not at all."""
+    for recurrent, tanh_candidate in ((False, True), (True, False)):
+        fields = {"recurrent": recurrent, "diagonal": diagonal, "tanh_candidate": tanh_candidate}
+        kind = STG((4, 3), 2, bidirectional=others, alternate=others, **fields).kind
+        assert kind == STMKind(recurrent, diagonal, TANH if tanh_candidate else IDENTITY)
+
+
 def test_alternate_only_reorders_the_steps(device: str) -> None:
     """Every second layer walks the grid column by column: the same layer, on the steps in that order."""
     model = STG((2, 3, 1), 2, view="pixels", width=4, layers=4, alternate=True)
@@ -223,9 +234,9 @@ def test_alternate_only_reorders_the_steps(device: str) -> None:
         plain = one_layer(replace(model, alternate=False), by_hand, params, layer)
         turned = one_layer(model, h, params, layer)
         np.testing.assert_allclose(to_host(turned), to_host(plain)[:, back], rtol=1e-12)
-    first = to_device(np.ones((2, 6, 1)), device)
-    one, other = (one_layer(m, first, params, 0) for m in (model, replace(model, alternate=False)))
-    np.testing.assert_allclose(to_host(one), to_host(other), rtol=1e-12)
+    for layer, read in ((0, draw.normal(2, 6, 1)), (2, h)):
+        one, other = (one_layer(m, read, params, layer) for m in (model, replace(model, alternate=False)))
+        np.testing.assert_allclose(to_host(one), to_host(other), rtol=1e-12)
 
 
 # --- dropout, dtype, initial values -------------------------------------------------------------------------
