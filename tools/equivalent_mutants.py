@@ -54,7 +54,7 @@ EQUIVALENT = {
     r"data.augment.validation_split: order = .*kind='stable'": "any order within a class is random",
     r"models.stg.STG.__post_init__: .*zip\(self.input_shape, self.patch_size\)\]\[:2\]": "there are two",
     r"models.stg.STG.is_picture: .* -> .*>= 3": "there are two axes or three",
-    r"models.stg.STG.walks: .*\[\*self.directions\]\[:2\]": "there are two at most",
+    r"(models.stg|layers.walk).*: .*\[\*.*(directions|walks\(layer\)).*\]\[:2\]": "there are two walks at most",
     r"models.base.check_input: .* -> .*(x.ndim <= 1|!= model.input_shape:)": "an input_shape is a tuple, not empty",
     r"train.end_of_epoch: zero = .*now.correct": "nought is nought",
     r"train.prepare: if run.config.shift: -> if (True|run.steps_per_epoch|run.config.epochs):": "moved by nothing",

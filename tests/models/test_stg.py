@@ -217,7 +217,7 @@ def test_a_sequence_is_one_row_of_steps() -> None:
 def test_the_kind_of_stm_follows_its_own_fields_only(diagonal: bool, others: bool) -> None:
     """From it follows which path can walk: a wrong kind shows in the time that it takes, or not at all."""
     for recurrent, tanh_candidate in ((False, True), (True, False)):
-        fields = {"recurrent": recurrent, "diagonal": diagonal, "tanh_candidate": tanh_candidate}
+        fields: dict[str, Any] = {"recurrent": recurrent, "diagonal": diagonal, "tanh_candidate": tanh_candidate}
         kind = STG((4, 3), 2, bidirectional=others, alternate=others, **fields).kind
         assert kind == STMKind(recurrent, diagonal, TANH if tanh_candidate else IDENTITY)
 
