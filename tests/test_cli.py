@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -600,14 +601,84 @@ def test_predict_sees_in_a_picture_file_what_the_model_sees_in_the_data(
     assert lines[0].count("%") == 2
 
 
-def test_a_picture_that_is_no_picture_is_one_sentence(stg: Stg, finished: tuple[Path, Result]) -> None:
+def test_a_picture_that_is_no_picture_costs_one_line_and_not_the_other_answers(
+    stg: Stg, finished: tuple[Path, Result]
+) -> None:
     Path("text.png").write_bytes(b"I am no picture")
-    Image.new("L", (9, 9)).save("good.png")
+    for name in ("a.png", "z.png"):
+        Image.fromarray(np.eye(9, dtype=np.uint8) * 255).save(name)
     best = finished[0] / "best.npz"
-    result = stg("predict", best, "good.png", "text.png")
+    result = stg("predict", best, "a.png", "text.png", "z.png")
     assert_one_sentence(result, "text.png", "cannot be read as a picture")
-    assert result.out == ""
+    assert [line.split(":")[0] for line in result.out.splitlines()] == ["a.png", "z.png"]
     assert_one_sentence(stg("predict", best, "missing.png"), "there is no picture missing.png")
+
+
+def test_predict_takes_a_run_and_a_folder_and_standard_input(
+    stg: Stg, finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("set/deep").mkdir(parents=True)
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save("set/deep/a.png")
+    content = Path("set/deep/a.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    result = stg("predict", finished[0], "set", "-", "--json")
+    from_folder, from_pipe = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert from_folder["image"] == "set/deep/a.png"
+    assert from_pipe == from_folder | {"image": "-"}
+    assert_one_sentence(stg("predict", finished[0], "set", "no-such-folder/"), "there is no picture no-such-folder")
+    assert_one_sentence(stg("predict", "set", "set"), "set")
+
+
+def test_predict_prints_a_table(stg: Stg, finished: tuple[Path, Result]) -> None:
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save("a, b.png")
+    found = json.loads(stg("predict", finished[0], "a, b.png", "--json").out)[0]["classes"]
+    (row,) = csv.DictReader(io.StringIO(stg("predict", finished[0], "a, b.png", "--csv").out))
+    assert list(row) == ["image", "class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
+    assert row["image"] == "a, b.png"
+    assert (row["class"], row["class_3"]) == (found[0]["class"], found[2]["class"])
+    assert float(row["probability"]) == pytest.approx(found[0]["probability"], abs=1e-6)
+
+
+def test_predict_says_when_an_answer_cannot_be_trusted(stg: Stg, finished: tuple[Path, Result]) -> None:
+    Image.new("L", (50, 40), 200).save("blank.png")
+    Image.fromarray(255 - np.eye(20, dtype=np.uint8) * 255).save("ink.png")
+    result = stg("predict", finished[0], "blank.png", "ink.png")
+    assert result.code == 0
+    blank, ink = result.err.splitlines()
+    assert blank.startswith("stg-np: blank.png: blank")
+    assert ink.startswith("stg-np: ink.png: dark on light")
+    assert "--invert" in ink
+    assert "dark" not in stg("predict", finished[0], "ink.png", "--invert").err
+
+
+def test_predict_shows_what_the_network_saw(stg: Stg, finished: tuple[Path, Result]) -> None:
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save("a.png")
+    assert stg("predict", finished[0], *["a.png"] * 9, "--show", "seen.png").code == 0
+    with Image.open("seen.png") as sheet:
+        grey = np.asarray(sheet.convert("L"))
+    assert grey.shape[1] > grey.shape[0]  # eight in a row, one below
+    assert grey[12 + 3, 12 + 3] > 150 > 20 > grey[12 + 3, 12 + 120]  # the diagonal of the first
+    before = Path("a.png").read_bytes()
+    assert_one_sentence(stg("predict", finished[0], "a.png", "--show", "a.png"), "would replace")
+    assert_one_sentence(stg("predict", finished[0], "a.png", "--show", "a.jpg"), "ends in .png")
+    assert Path("a.png").read_bytes() == before
+
+
+def test_a_digit_in_a_wide_margin_is_still_that_digit(stg: Stg, finished: tuple[Path, Result]) -> None:
+    """What the model says of a digit, it says of the same digit, smaller than the frame, on white paper."""
+    agreed = 0
+    for k, picture in enumerate(load("digits").test_images[:30, :, :, 0]):
+        digit = Image.fromarray(np.rint(picture * (255 / 16)).astype(np.uint8))
+        digit.save(f"{k}-plain.png")
+        paper = Image.new("L", (300, 260), 0)
+        paper.paste(digit.resize((80, 80)), (140, 60))
+        paper.point([255 - value for value in range(256)]).save(f"{k}-paper.png")
+    plain = stg("predict", finished[0], *(f"{k}-plain.png" for k in range(30)), "--csv", "--top", 1).out.splitlines()
+    paper_out = stg("predict", finished[0], *(f"{k}-paper.png" for k in range(30)), "--csv", "--top", 1, "--invert").out
+    for one, other in zip(plain[1:], paper_out.splitlines()[1:]):
+        agreed += one.split(",")[1] == other.split(",")[1]
+    assert agreed >= 26
 
 
 # ----------------------------------------------------------------------------------------- looking without training

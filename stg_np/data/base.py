@@ -37,7 +37,8 @@ class DatasetInfo:
     """What is known of a data set before any file is read.
 
     ``flip``, ``value_range``: see :class:`Dataset`; ``download_mb``: 0 where it comes with the package;
-    ``official_split``: whether the publisher says which pictures are for the test.
+    ``official_split``: whether the publisher says which pictures are for the test; ``ink``: whether the pictures are
+    light ink on dark (or a piece of clothing) that fills the frame: pictures of a user's own are then framed like that.
     """
 
     name: str
@@ -51,6 +52,7 @@ class DatasetInfo:
     download_mb: int = 0
     value_range: int = 255
     official_split: bool = True
+    ink: bool = False
 
 
 @dataclass(frozen=True, eq=False)

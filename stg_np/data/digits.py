@@ -27,6 +27,7 @@ INFO = DatasetInfo(
     licence="CC BY 4.0, E. Alpaydin & C. Kaynak, UCI",
     value_range=16,
     official_split=False,
+    ink=True,
 )
 
 SYSTEM_FOLDERS: tuple[Path, ...] = (Path(__file__).parent,)

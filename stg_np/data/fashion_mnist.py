@@ -46,6 +46,7 @@ INFO = DatasetInfo(
     flip=True,
     licence="MIT, Zalando SE",
     download_mb=31,
+    ink=True,
 )
 
 SYSTEM_FOLDERS: tuple[Path, ...] = (
