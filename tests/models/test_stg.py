@@ -294,6 +294,20 @@ def test_time_scales_reach_to_the_expected_length(shape: tuple[int, ...], length
     assert 0.95 * longest < tau.max() <= longest * (1 + 1e-12)
 
 
+def test_every_matrix_is_drawn_anew_and_from_the_given_generator() -> None:
+    model = STG((4, 3), 5, width=6, layers=3, recurrent=True)
+    one, other = (model.init(np.random.default_rng(seed))[0] for seed in (0, 1))
+    matrices = [name for name in one if name.endswith((".W", ".R"))]
+    assert len(matrices) == 2 * 2 * 3 + 1
+    assert len({one[name].ravel()[:3].tobytes() for name in matrices}) == len(matrices)
+    assert all((one[name] != other[name]).all() for name in matrices)
+
+
+def test_the_head_is_drawn_so_that_logits_have_the_size_of_what_it_reads() -> None:
+    head = STG((4, 3), 50, width=400).init(np.random.default_rng(0))[0]["head.W"]
+    assert head.std() == pytest.approx(400**-0.5, rel=0.03)
+
+
 def test_a_new_model_is_undecided(device: str) -> None:
     """Its classes are about equally likely, so that training starts from a loss near log C."""
     model = STG((8, 8, 3), 10, width=32, layers=4)
