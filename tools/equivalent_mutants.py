@@ -55,6 +55,7 @@ EQUIVALENT = {
     r"models.stg.STG.__post_init__: .*zip\(self.input_shape, self.patch_size\)\]\[:2\]": "there are two",
     r"models.stg.STG.is_picture: .* -> .*>= 3": "there are two axes or three",
     r"(models.stg|layers.walk).*: .*\[\*.*(directions|walks\(layer\)).*\]\[:2\]": "there are two walks at most",
+    r"models.stg.STG.(forward|backward): .*layer_pair\(d?h, self.spec": "the path does not depend on the layer",
     r"models.base.check_input: .* -> .*(x.ndim <= 1|!= model.input_shape:)": "an input_shape is a tuple, not empty",
     r"train.end_of_epoch: zero = .*now.correct": "nought is nought",
     r"train.prepare: if run.config.shift: -> if (True|run.steps_per_epoch|run.config.epochs):": "moved by nothing",

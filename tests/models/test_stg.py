@@ -138,6 +138,16 @@ def test_one_layer_is_the_stm_then_norm_pool_and_head(device: str, tanh_candidat
     np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted + to_host(params["head.b"]), rtol=1e-12)
 
 
+def test_the_last_of_both_directions_is_where_each_walk_ends(device: str) -> None:
+    """The first half of the channels after the last step, the other half after the first."""
+    model = STG((5, 3), 4, width=6, layers=1, pool="last")
+    draw = Arrays(0, device=device)
+    x, params = draw.normal(2, 5, 3), draw_params(model, draw)
+    h = to_host(rms_norm_forward(one_layer(model, x, params, 0))[0])
+    wanted = np.concatenate([h[:, -1, :3], h[:, 0, 3:]], 1) @ to_host(params["head.W"]) + to_host(params["head.b"])
+    np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted, rtol=1e-12)
+
+
 def test_deeper_layers_add_to_what_they_read(device: str) -> None:
     """With its candidate at zero a second layer gives nothing, and the model is that of one layer."""
     deep = STG((4, 3), 2, width=4, layers=2)
