@@ -94,6 +94,7 @@ class Scope:
         self.function: AnyFunction = outer.function if outer else function
         self.types: dict[str, Type] = dict(outer.types) if outer else {}
         self.parameters: set[str] = set(outer.parameters) if outer else set()
+        self.aliases: set[frozenset[str]] = set(outer.aliases) if outer else set()
         self.bound: Counter[str] = Counter(outer.bound if outer else {})
         arguments = function.args
         listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
@@ -120,6 +121,7 @@ class Scope:
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
+            self.aliases.add(frozenset((target.id, ast.unparse(value))))  # two names of one thing
             if target.id not in self.types and (found := self.type_of(value)):
                 self.types[target.id] = found
         elif isinstance(target, ast.Tuple):
@@ -193,7 +195,13 @@ class Scope:
             fields = self.types[parameter].fields if parameter in self.types else {}
             found += [f"{parameter}.{name}" for name, kind in fields.items() if kind.text == own.text]
         found += variables
-        return [ast.parse(text, mode="eval").body for text in _after(ast.unparse(node), list(dict.fromkeys(found)))]
+        name = ast.unparse(node)
+        found = [other for other in dict.fromkeys(found) if not self._are_one(name, other)]
+        return [ast.parse(text, mode="eval").body for text in _after(name, found)]
+
+    def _are_one(self, name: str, other: str) -> bool:
+        """Whether one was assigned to the other, and nothing else ever to either."""
+        return frozenset((name, other)) in self.aliases and self.bound[name] < 2 and self.bound[other] < 2
 
     @cached_property
     def memory_names(self) -> list[str]:
