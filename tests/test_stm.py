@@ -16,7 +16,8 @@ from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.checks import with_params
 from stg_np.gradcheck import check_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
-from stg_np.stm import STMParams, init_stm
+from stg_np.params import named
+from stg_np.stm import STMParams, init_stm, stm_entries
 from tests.contract import hold_to_contract, leaves
 from tests.strategies import (
     ARRAYS,
@@ -504,6 +505,27 @@ def test_update_gates_start_near_their_time_scale(recurrent: bool, diagonal: boo
         if params.R is not None:
             assert params.R.std() * np.sqrt(size) == pytest.approx(1, rel=0.06)
         np.testing.assert_array_equal(params.w.reshape(3, size), np.array([[1], [0.1], [1]]) * np.ones(size))
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_what_is_drawn_has_the_shapes_of_the_layout(recurrent: bool, diagonal: bool) -> None:
+    entries = stm_entries("stm1", 5, 3, recurrent=recurrent, diagonal=diagonal)
+    drawn = init_stm(np.random.default_rng(0), 5, 3, length=8, recurrent=recurrent, diagonal=diagonal)
+    arrays = named("stm1", drawn)
+    assert {entry.name: entry.shape for entry in entries} == {name: array.shape for name, array in arrays.items()}
+    assert [entry.name for entry in entries] == list(arrays)
+    assert {entry.role for entry in entries if len(entry.shape) == 2} == {"matrix"}
+    assert {entry.role for entry in entries if len(entry.shape) == 1} == {"vector"}
+
+
+def test_every_part_is_drawn_from_the_given_generator() -> None:
+    one, other = (init_stm(np.random.default_rng(seed), 3, 3, length=8, recurrent=True) for seed in (1, 2))
+    assert (one.W != other.W).all()
+    assert one.R is not None
+    assert (one.R != other.R).all()
+    assert (one.b[3:6] != other.b[3:6]).all()
+    assert (one.R != one.W).all()
 
 
 @every_form
