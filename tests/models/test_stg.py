@@ -16,7 +16,8 @@ from stg_np import stm
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.fast.choose import layer_pair
 from stg_np.gradcheck import check_pair
-from stg_np.layers.spec import STMKind
+from stg_np.layers.spec import MEMORY_PRODUCTS, STMKind
+from stg_np.models.base import Part
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
@@ -327,6 +328,56 @@ def test_a_new_model_is_undecided(device: str) -> None:
     loss = -to_host(log_softmax(logits)).mean()
     assert loss < 2 * np.log(10)
     assert to_host(params["head.W"]).std() == pytest.approx(1 / np.sqrt(32), rel=0.2)
+
+
+# --- what is said about a model --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "STG: 2 STM layers, full gates, input-only form, both directions"),
+        ({"diagonal": True, "layers": 3}, "STG: 3 STM layers, diagonal gates, input-only form, both directions"),
+        ({"recurrent": True, "bidirectional": False}, "STG: 2 STM layers, full gates, recurrent form, one direction"),
+        (
+            {"alternate": True, "bidirectional": False, "tanh_candidate": False},
+            "STG: 2 STM layers, full gates, input-only form, one direction, every second layer column by column",
+        ),
+    ],
+)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 4, 1)])
+def test_its_sentence(shape: tuple[int, ...], fields: dict[str, Any], said: str) -> None:
+    assert str(STG(shape, 2, **fields)) == said
+
+
+def test_its_parts_by_hand() -> None:
+    """Two walks of 5 cells, with time scales of 2 … 6 steps to the right and 7 … 11 to the left, longer by layer."""
+    model = STG((6, 4, 2), 7, view="patches", patch=(2, 4), width=10, layers=3, recurrent=True, diagonal=True)
+    params = model.init(np.random.default_rng(0))[0]
+    params = params.with_flat(params.flat + 0)
+    for layer in range(3):
+        for direction, first in (("right", 2), ("left", 7)):
+            b = params[f"stm{layer + 1}.{direction}.b"]
+            b[5:10] = -np.log(10 * layer + first + np.arange(5) - 1)  # τ = 1 + e^(−b_u)
+    first, deeper = 16 * 5 + 5 * 5 + 15, 10 * 5 + 5 * 5 + 15  # W, R and w of one walk
+    memory = MEMORY_PRODUCTS * 10
+    assert model.parts(params) == [
+        Part("input", (6, 4, 2)),
+        Part("as patches", (3, 16)),
+        Part("stm1", (3, 10), 3 * (2 * first + memory), "2.0 … 6.5 … 11.0"),
+        Part("stm2", (3, 10), 3 * (2 * deeper + memory), "12.0 … 16.5 … 21.0"),
+        Part("stm3", (3, 10), 3 * (2 * deeper + memory), "22.0 … 26.5 … 31.0"),
+        Part("mean of the steps", (10,)),
+        Part("head", (7,), 70),
+    ]
+
+
+def test_the_parts_for_a_sequence() -> None:
+    model = STG((6, 4), 7, width=3, layers=1, bidirectional=False, pool="last")
+    steps, layer, pooled = model.parts(model.init(np.random.default_rng(0))[0])[1:4]
+    assert steps == Part("steps", (6, 4))
+    assert (layer.shape, layer.multiply_adds) == ((6, 3), 6 * (4 * 12 + MEMORY_PRODUCTS * 3))
+    assert pooled == Part("last of the steps", (3,))
 
 
 # --- fields that do not fit ---------------------------------------------------------------------------------
