@@ -308,6 +308,40 @@ def test_the_recurrent_form_needs_its_matrix(device: str, diagonal: bool) -> Non
         stm_recurrent.stm_recurrent_forward(x, m_0, params)
 
 
+@every_form
+@every_gate
+@pytest.mark.parametrize(
+    ("x_shape", "m_shape"),
+    [
+        ((3, 4), (2, 5)),  # no steps
+        ((2, 0, 4), (2, 5)),
+        ((2, 3, 3), (2, 5)),  # W has 4 rows
+        ((2, 3, 4), (1, 5)),
+        ((2, 3, 4), (2, 4)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(
+    recurrent: bool, diagonal: bool, x_shape: tuple[int, ...], m_shape: tuple[int, ...]
+) -> None:
+    form, draw = Form(recurrent, diagonal), Arrays(0)
+    params = draw.stm(4, 5, recurrent=recurrent, diagonal=diagonal)
+    with pytest.raises(ValueError, match=r"x must be \(B, T, 4\) with T ≥ 1 and m_0 \(B, 5\), got "):
+        form.forward(draw.normal(*x_shape), draw.normal(*m_shape), params)
+
+
+@every_form
+@every_gate
+def test_another_dtype_is_refused_wherever_it_is(recurrent: bool, diagonal: bool) -> None:
+    form = Form(recurrent, diagonal)
+    x, m_0, params = form.draw(Arrays(0), STMSizes(2, 3, 4, 5))
+    names = list(named("", params))
+    given = {"x": x, "m_0": m_0, **named("", params)}
+    for name, array in given.items():
+        changed = {**given, name: array.astype(np.float32)}
+        with pytest.raises(TypeError, match="not float32, float64"):
+            form.forward(changed["x"], changed["m_0"], STMParams(**{field[1:]: changed[field] for field in names}))
+
+
 # --- what must be equal to what -----------------------------------------------------------------------------
 
 

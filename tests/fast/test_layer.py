@@ -140,6 +140,23 @@ def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model
         assert (result.loss, result.correct) == (fresh.loss, fresh.correct)
 
 
+@given(model=models(), seed=st.integers(0, 2**32 - 1))
+def test_a_step_in_a_workspace_is_the_plain_one(model: STG, seed: int) -> None:
+    """Of a whole model: the gradient of one layer must not lie where the next one writes."""
+    rng = np.random.default_rng(seed)
+    params = drawn_params(model, rng, np.float64)
+    x, labels = rng.standard_normal((3, *model.input_shape)), rng.integers(0, model.classes, 3)
+    plain, fast = (
+        loss_and_grad(
+            model, params, {}, x, labels, loss=cross_entropy(0.0), weight=1 / 3, rng=np.random.default_rng(0), work=work
+        )
+        for work in (None, Workspace())
+    )
+    scale = np.abs(plain.grads.flat).max()
+    np.testing.assert_allclose(fast.grads.flat, plain.grads.flat, rtol=1e-9, atol=1e-9 * max(1, scale))
+    np.testing.assert_allclose(fast.loss, plain.loss, rtol=1e-9)
+
+
 def peak(run: Callable[[], Any]) -> int:
     """The most bytes that a call holds at once, beyond what was held before."""
     run()

@@ -100,6 +100,7 @@ def test_gradient_with_an_stm(
         ((2, 6, 3), True, r"\(B, 6, 4\), got \(2, 6, 3\)"),
         ((2, 7, 3), False, r"\(B, 6, D\), got \(2, 7, 3\)"),
         ((6, 4), True, "got"),
+        ((4, 6), False, r"\(B, 6, D\), got \(4, 6\)"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused(device: str, shape: tuple[int, ...], adds: bool, message: str) -> None:
