@@ -4,7 +4,8 @@ What the arrays and the header mean is said in :mod:`stg_np.runs.checkpoint`. Ev
 CRC, which catches flipped bits and truncation. A file is written beside its final name, flushed to the disk, and only
 then renamed; so under the final name there is always a whole checkpoint, the old one or the new one. Before room is
 made for an array, its name, shape and dtype are compared with what the header's configuration calls for, and its
-length with the bytes that are there: a forged header of 128 bytes could otherwise ask for terabytes.
+length with the bytes that are there: a forged header of 128 bytes could otherwise ask for terabytes. The list of
+members and the header have limits of their own, in bytes and in objects.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array, to_host
+from stg_np.foreign import open_regular, parse_json, showable
 
 FORMAT = "stg-np checkpoint 1"
 HEADER = "header"
 LARGEST_HEADER = 1 << 20
 """Bytes: far more than any description of a run needs, and little to parse."""
+LARGEST_LIST = 1 << 20
+"""Bytes of the list of members, of about a hundred each: ``zipfile`` makes an object of every one of them."""
+LARGEST_NPY_HEADER = 1 << 16
 
 
 class CheckpointError(Exception):
@@ -41,11 +46,14 @@ def save(path: Path, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> 
     Raises:
         CheckpointError: if the disk is full or the folder cannot be written; an older file at ``path`` is untouched.
         TypeError: if the header is not JSON.
-        ValueError: if an array holds Python objects, or has the name of the header.
+        ValueError: if an array holds Python objects, or has the name of the header; if the header is too large.
     """
     if HEADER in arrays:
         raise ValueError(f"no array of a checkpoint can be named {HEADER!r}")
     text = json.dumps({"format": FORMAT, **header})
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(f"a header of {len(text):,} bytes could not be read again: {LARGEST_HEADER:,} are the limit")
+    parse_json(text)  # which has limits, too
     members = {HEADER: np.frombuffer(text.encode(), np.uint8)} | {k: to_host(v) for k, v in arrays.items()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:  # what np.savez does; it cannot refuse objects before NumPy 2.2
@@ -110,8 +118,8 @@ def read_header(path: Path) -> dict[str, Any]:
     with opened(path) as archive:
         if archive.getinfo(f"{HEADER}.npy").file_size > LARGEST_HEADER:
             raise CheckpointError(f"{path} has a header of more than {LARGEST_HEADER:,} bytes, which is no description")
-        text = read_member(archive, HEADER, None)
-        header: dict[str, Any] = json.loads(text.tobytes())
+        text = read_member(path, archive, HEADER, None)
+        header: dict[str, Any] = parse_json(text.tobytes())
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of the format {FORMAT!r} that this version reads")
     return header
@@ -130,10 +138,10 @@ def load(path: Path, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> dic
     with opened(path) as archive:
         names = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
         if names != set(expected):
-            differing = ", ".join(sorted(names ^ set(expected))[:5])
+            differing = showable(", ".join(sorted(names ^ set(expected))[:5]))
             raise CheckpointError(f"{path} does not fit its own configuration: {differing} missing or unknown")
         return {
-            name: read_member(archive, name, (tuple(shape), np.dtype(dtype)))
+            name: read_member(path, archive, name, (tuple(shape), np.dtype(dtype)))
             for name, (shape, dtype) in expected.items()
         }
 
@@ -142,7 +150,8 @@ def load(path: Path, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> dic
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip archive at ``path``; whatever is wrong with it becomes one sentence."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Cautious(path) as file, zipfile.ZipFile(file) as archive:
+            file.most = None
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its members are compressed")  # nobody knows how far they would unfold
             yield archive
@@ -155,14 +164,35 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except CheckpointError:
         raise
     except Exception as error:  # the parsers of zip, .npy and JSON raise more than a dozen kinds on damaged bytes
-        raise CheckpointError(f"{path} is not an stg-np checkpoint, or it is damaged: {error}") from error
+        raise CheckpointError(f"{path} is not an stg-np checkpoint, or it is damaged: {showable(error)}") from error
 
 
-def read_member(archive: zipfile.ZipFile, name: str, expected: tuple[tuple[int, ...], Any] | None) -> Array:
+class Cautious(io.BufferedReader):
+    """A regular file that gives no more than ``most`` bytes at a time: ``zipfile`` asks for all of its list at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(open_regular(path).detach())  # type: ignore[attr-defined]
+        self.most: int | None = LARGEST_LIST
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As the file's, within the limit."""
+        if self.most is None:
+            return super().read(size)
+        content = super().read(self.most + 1 if size is None or not 0 <= size <= self.most else size)
+        if len(content) > self.most:
+            raise ValueError("its list of members is longer than that of any checkpoint")
+        return content
+
+
+def read_member(path: Path, archive: zipfile.ZipFile, name: str, expected: tuple[tuple[int, ...], Any] | None) -> Array:
     """One array, if it has the shape and dtype expected (None: those of text).
 
-    The bytes are read to their end first, which is what verifies their CRC; they are no more than the file has.
+    The bytes are read to their end first, which is what verifies their CRC; they are no more than what is expected.
     """
+    if expected is not None:
+        largest = prod(expected[0]) * expected[1].itemsize + LARGEST_NPY_HEADER
+        if archive.getinfo(f"{name}.npy").file_size > largest:
+            raise ValueError(f"{name} is larger than what its configuration calls for")
     content = io.BytesIO(archive.read(f"{name}.npy"))
     version = np.lib.format.read_magic(content)
     if version != (1, 0):
@@ -172,7 +202,7 @@ def read_member(archive: zipfile.ZipFile, name: str, expected: tuple[tuple[int, 
     wanted = expected or ((length,), np.dtype(np.uint8))
     if (shape, dtype) != wanted:
         raise CheckpointError(
-            f"{archive.filename} does not fit its own configuration: {name} is {shape} {dtype}, "
+            f"{path} does not fit its own configuration: {name} is {showable(shape, 60)} {showable(dtype, 60)}, "
             f"not {wanted[0]} {wanted[1]}"
         )
     if length != prod(shape) * dtype.itemsize:

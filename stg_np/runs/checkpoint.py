@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array, to_device
+from stg_np.foreign import showable
+from stg_np.models.base import Model
 from stg_np.params import Layout, Params, State
 from stg_np.runs import archive
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.description import About, about_from, from_table
 from stg_np.train import TrainState
+
+MOST_LAYERS = 1_000
+"""Each is a dozen Python objects, however little it has to learn."""
+
+LARGEST_ACTIVATIONS = 1 << 25
+"""Numbers that the parts of a model put out for one example, together: with their gates, about a gigabyte."""
 
 
 class Stored(NamedTuple):
@@ -41,6 +50,11 @@ def save(path: Path, about: About, now: TrainState) -> None:
     Raises:
         CheckpointError: if it cannot be written; an older file there is untouched.
     """
+    if now.step == 0:  # before hours of training, not after them
+        try:
+            refuse_vast(about.model, Params(now.params.layout, np.zeros(now.params.layout.size, np.float32)))
+        except ValueError as error:
+            raise CheckpointError(f"cannot write {path}, for nobody could read it again: {error}") from error
     archive.save(path, arrays_of(now), about.as_table() | {"step": now.step, "best_accuracy": now.best_accuracy})
 
 
@@ -74,7 +88,7 @@ def load(path: Path, device: str | None = None) -> Stored:
         about = about_from(header)
         blank = blank_state(about, path.stat().st_size)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path} has a header that makes no sense: {error}") from error
+        raise CheckpointError(f"{path} has a header that makes no sense: {showable(error, 400)}") from error
     expected = {name: (array.shape, array.dtype) for name, array in arrays_of(blank).items()}
     device = about.device if device is None else device
     arrays = {name: to_device(array, device) for name, array in archive.load(path, expected).items()}
@@ -102,6 +116,7 @@ def blank_state(about: About, room: int) -> TrainState:
     if np.dtype(np.float32).itemsize * (layout.size + state_layout.size) > room:
         raise ValueError("the model that it describes is larger than the whole file")
     params = Params(layout, np.zeros(layout.size, np.float32))
+    refuse_vast(about.model, params)
     moments = about.training.optimizer.init(params)
     return TrainState(params, zeros(state_layout), moments, 0, np.zeros(()), np.zeros(()), np.full((), -1), 0.0)
 
@@ -118,5 +133,17 @@ def refuse_endless(model: Any, room: int) -> None:
     """
     for field in fields(model):
         value = getattr(model, field.name)
-        if isinstance(value, int) and value > 10_000 + room // 64:
+        most = MOST_LAYERS if field.name == "layers" else 10_000 + room // 64
+        if isinstance(value, int) and value > most:
             raise ValueError(f"model.{field.name} = {value:.2e} does not fit into a file of {room:,} bytes")
+
+
+def refuse_vast(model: Model, params: Params) -> None:
+    """A few parameters can ask for any amount of memory: one per pixel of a picture that nobody has.
+
+    Raises:
+        ValueError: if one example needs more than :data:`LARGEST_ACTIVATIONS`.
+    """
+    needed = sum(prod(part.shape) for part in model.parts(params))
+    if needed > LARGEST_ACTIVATIONS:
+        raise ValueError(f"the model needs {needed:,} numbers for one example: {LARGEST_ACTIVATIONS:,} are the limit")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stg_np.backend import DEVICES
+from stg_np.foreign import UNSHOWABLE, check_leaves, showable
 from stg_np.models import MODELS
 from stg_np.models.base import Model
 from stg_np.optim import OPTIMIZERS, Optimizer
@@ -24,6 +25,9 @@ REGISTRIES: dict[Any, Mapping[str, Any]] = {Model: MODELS, Optimizer: OPTIMIZERS
 
 DEEPEST = 10
 """Tables inside tables."""
+
+LARGEST_EXAMPLE = 1 << 24
+"""Numbers in one example that a model takes."""
 
 TableT = TypeVar("TableT")
 
@@ -71,8 +75,8 @@ class About:
     def __post_init__(self) -> None:
         if len(self.data.classes) != self.model.classes or len(self.data.mean) != self.model.input_shape[-1]:
             raise ValueError("data.classes and data.mean do not fit the model")
-        if math.prod(self.model.input_shape) > 10**8:
-            raise ValueError("model.input_shape is larger than any example")
+        if math.prod(self.model.input_shape) > LARGEST_EXAMPLE:
+            raise ValueError(f"model.input_shape is larger than any example ({LARGEST_EXAMPLE:,} numbers)")
         if self.device not in DEVICES:
             raise ValueError(f"device is one of {', '.join(DEVICES)}, not {self.device!r:.60}")
 
@@ -118,6 +122,7 @@ def from_table(kind: type[TableT], values: Any) -> TableT:
     """
     import msgspec
 
+    check_leaves(values)
     try:
         made = msgspec.convert(values, kind, dec_hook=of_a_kind)
     except msgspec.ValidationError as error:
@@ -125,9 +130,11 @@ def from_table(kind: type[TableT], values: Any) -> TableT:
     understood = dict(flattened(plain(made)))
     for name, value in flattened(values):
         if name not in understood:
-            raise ValueError(f"{name:.60} is unknown")
+            raise ValueError(f"{showable(name, 60)} is unknown")
         if understood[name] != value or not finite(value):
             raise ValueError(f"{name} cannot be {value!r:.60}")
+        if any(UNSHOWABLE.search(text) for text in texts(value)):
+            raise ValueError(f"{name} holds control characters, which no terminal should be sent: {value!r:.60}")
     return made
 
 
@@ -149,8 +156,8 @@ def reworded(message: str) -> str:
     """``Expected `int`, got `str` - at `$.width` - at `$.model``` as ``model.width: expected int, got str``."""
     places = re.findall(r" - at `\$([^`]*)`", message)
     what = re.sub(r" - at `\$[^`]*`", "", message).replace("`", "")
-    where = "".join(reversed(places)).lstrip(".")
-    return f"{where:.200}: {what[:1].lower()}{what[1:300]}" if where else what[:300]
+    where = showable("".join(reversed(places)).lstrip("."))
+    return f"{where}: {showable(what[:1].lower() + what[1:], 300)}" if where else showable(what, 300)
 
 
 def finite(value: Any) -> bool:
@@ -160,6 +167,12 @@ def finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+def texts(value: Any) -> list[str]:
+    """The texts in a leaf of a table."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, str)]
+
+
 def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """The leaves of nested tables under dotted names.
 
@@ -167,7 +180,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> It
         ValueError: if they are nested more deeply than any description.
     """
     if depth > DEEPEST:
-        raise ValueError(f"{prefix:.60} holds too many tables inside tables")
+        raise ValueError(f"{showable(prefix, 60)} holds too many tables inside tables")
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from flattened(value, f"{prefix}{name}.", depth + 1)

@@ -438,6 +438,37 @@ def test_an_archive_that_would_unfold_is_refused(path: Path) -> None:
     refuses_without_memory(lambda: read_header(path))
 
 
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    for strange in (pipe, Path(os.devnull)):
+        with pytest.raises(CheckpointError, match="no regular file"):
+            read_header(strange)  # and does not wait for somebody to write into the pipe
+
+
+def test_a_list_of_members_without_end_is_refused(path: Path) -> None:
+    forge(path, {"header": text({"format": FORMAT})} | {f"{k}/{'x' * 200}": b"" for k in range(8_000)})
+    refuses_without_memory(lambda: read_header(path))
+
+
+@pytest.mark.parametrize("value", ["[" + "[]," * 200_000 + "[]]", '{"step": ' + "9" * 4_000 + "}"])
+def test_a_header_of_too_many_objects_or_digits_is_refused(path: Path, value: str) -> None:
+    forge(path, {"header": npy(np.frombuffer(value.encode(), np.uint8))})
+    refuses_without_memory(lambda: read_header(path))
+
+
+def test_a_member_larger_than_expected_is_not_read(path: Path) -> None:
+    forge(path, {"a": npy(np.zeros(8_000_000, np.uint8))})
+    refuses_without_memory(lambda: load(path, {"a": ((4,), np.dtype(np.uint8))}))
+
+
+def test_names_of_members_cannot_control_a_terminal(path: Path) -> None:
+    forge(path, {"\x1b[2J\n": npy(np.zeros(2))})
+    with pytest.raises(CheckpointError) as caught:
+        load(path, {})
+    assert str(caught.value).isprintable()
+
+
 def test_a_pickle_is_refused_and_not_run(path: Path, tmp_path: Path) -> None:
     proof = tmp_path / "it was run"
 

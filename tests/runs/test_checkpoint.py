@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from stg_np.runs.checkpoint import arrays_of, load, save
 from stg_np.summary import summary_text
 from stg_np.train import initial_state
 from tests.runs.described import ABOUT, refusal, trained_state
-from tests.training import SCALING, make_run
+from tests.training import MODEL, SCALING, make_run
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def forge(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     change(header)
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files if name != "header"}
-    archive.save(path, arrays, header)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def test_a_checkpoint_holds_everything(stored: Path) -> None:
@@ -132,8 +135,37 @@ def test_a_model_larger_than_its_file_costs_no_memory(stored: Path, name: str, v
 
 
 def test_a_header_without_end_is_refused(tmp_path: Path) -> None:
-    archive.save(tmp_path / "a.npz", {}, {"version": "x" * (1 << 20)})
+    endless = {"version": "x" * (1 << 20)}
+    with pytest.raises(ValueError, match="could not be read again"):
+        archive.save(tmp_path / "a.npz", {}, endless)
+    text = np.frombuffer(json.dumps({"format": archive.FORMAT} | endless).encode(), np.uint8)
+    np.savez(tmp_path / "a.npz", header=text)
     assert "header of more than" in refusal(lambda: load(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_shape": [10_000, 10_000, 1], "view": "pixels"},
+        {"input_shape": [4096, 4096, 1], "view": "pixels", "width": 8},
+        {"layers": 9_000},
+    ],
+)
+def test_a_small_file_cannot_ask_for_much_memory(stored: Path, change: dict[str, Any]) -> None:
+    forge(stored, lambda header: header["model"].update(change))
+    tracemalloc.start()
+    try:
+        refusal(lambda: load(stored))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_could_not_be_read_again_is_not_begun(tmp_path: Path) -> None:
+    vast = replace(ABOUT, model=replace(MODEL, input_shape=(4096, 4096, 1), view="pixels"))
+    message = refusal(lambda: save(tmp_path / "a.npz", vast, initial_state(make_run())))
+    assert "numbers for one example" in message
+    assert not list(tmp_path.iterdir())
 
 
 @dataclass(frozen=True)
