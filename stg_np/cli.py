@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import stg_np
+from stg_np.foreign import showable
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
             raise
         flush_or_abandon_stdout()
         sentence, code = explained(error)
-        print(f"stg-np: {sentence}", file=sys.stderr, flush=True)
+        print(f"stg-np: {showable(sentence, 2000)}", file=sys.stderr, flush=True)
         return code
 
 

@@ -9,15 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stg_np.foreign import UNSHOWABLE, open_regular
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+LARGEST_FILE = 1 << 28
+"""Bytes of one file of a data set, decompressed: five times the largest official one."""
 
 
 class DataError(Exception):
@@ -85,6 +90,11 @@ class Dataset:
     source: str = ""
     files: tuple[FileCheck, ...] = ()
 
+    def __post_init__(self) -> None:
+        for text in (self.name, self.split, *self.classes):  # they are printed, and a checkpoint keeps them
+            if UNSHOWABLE.search(text):
+                raise DataError(f"the name {text!r:.80} holds control characters: give it another one")
+
     @property
     def label(self) -> str:
         """The name as every accuracy must quote it, with the split and the provenance where they matter."""
@@ -128,19 +138,42 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> Labels:
     return labels.astype(np.int64)
 
 
+class Bounded:
+    """A stream that may give ``largest`` bytes, however little of it there was before it unfolded."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, path: Path, largest: int) -> None:
+        self.stream, self.path, self.largest, self.left = stream, path, largest, largest
+
+    def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, or all that remain.
+
+        Raises:
+            DataError: if the stream gives more than it may.
+        """
+        content = self.stream.read(self.left + 1 if size < 0 else min(size, self.left + 1))
+        self.left -= len(content)
+        if self.left < 0:
+            raise DataError(
+                f"{self.path} unfolds to more than {self.largest:,} bytes, which no official file does: get it again"
+            )
+        return content
+
+
 @contextmanager
-def open_plain_or_gzip(path: Path) -> Iterator[IO[bytes]]:
+def open_plain_or_gzip(path: Path, largest: int = LARGEST_FILE) -> Iterator[Bounded]:
     """Open a file for reading, decompressing it if it is gzip (its first bytes say so, not its name).
 
     Raises:
-        DataError: if the compressed stream turns out, while it is read, to be cut off or damaged.
+        DataError: if the stream turns out, while it is read, to be cut off or damaged, or to have more than
+            ``largest`` bytes.
+        OSError: if it is no regular file, or cannot be read.
     """
-    with path.open("rb") as raw:
+    with open_regular(path) as raw:
         compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if compressed else raw
+        stream = gzip.GzipFile(fileobj=raw) if compressed else raw
         try:
-            yield stream
+            yield Bounded(stream, path, largest)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{path} is cut off or damaged ({error}): download or copy it again") from error
 

@@ -9,12 +9,14 @@ records decide whether the data are the official ones.
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stg_np.data.base import (
+    Bounded,
     DataError,
     Dataset,
     DatasetInfo,
@@ -26,6 +28,7 @@ from stg_np.data.base import (
 )
 from stg_np.data.download import Remote, download
 from stg_np.data.python_batch import PIXELS, read_python_batch
+from stg_np.foreign import read_limited
 
 INFO = DatasetInfo(
     name="cifar10",
@@ -42,6 +45,11 @@ INFO = DatasetInfo(
 SYSTEM_FOLDERS: tuple[Path, ...] = ()
 
 RECORD = 1 + PIXELS
+LARGEST_PART = 1 << 27
+"""Bytes: four times an official part."""
+LARGEST_ARCHIVE = 1 << 30
+MOST_MEMBERS = 1_000
+TAR_BLOCK = 512
 PARTS = {  # SHA-256 of each part in the binary format
     "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
     "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
@@ -132,21 +140,16 @@ def _read_folder(folder: Path) -> dict[str, NDArray[np.uint8]]:
     """Records ``(N, 3073)`` of each part, from whichever format is complete."""
     suffix = next(suffix for suffix, missing in _missing(folder).items() if not missing)
     paths = {part: folder / (part + suffix) for part in PARTS}
-    return {part: _read_part(path.name, path.read_bytes(), str(path)) for part, path in paths.items()}
+    return {part: _read_part(path.name, read_limited(path, LARGEST_PART), str(path)) for part, path in paths.items()}
 
 
 def _read_archive(archive: Path) -> dict[str, NDArray[np.uint8]]:
     """Records ``(N, 3073)`` of each part, streamed out of the archive by name: nothing is unpacked to disk."""
     records = {}
     try:
-        with open_plain_or_gzip(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
-                    name = PurePosixPath(member.name).name
-                    content = tar.extractfile(member) if name.removesuffix(".bin") in PARTS else None
-                    if content is not None:
-                        where = f"{archive}, {name}"
-                        records[name.removesuffix(".bin")] = _read_part(name, content.read(), where)
+        with open_plain_or_gzip(archive, LARGEST_ARCHIVE) as stream:
+            for name, content in _parts_of_tar(stream):
+                records[name.removesuffix(".bin")] = _read_part(name, content, f"{archive}, {name}")
             while stream.read(1 << 20):  # to the very end, where gzip keeps the checksum of the whole
                 pass
     except tarfile.TarError as error:
@@ -157,6 +160,43 @@ def _read_archive(archive: Path) -> dict[str, NDArray[np.uint8]]:
     if missing:
         raise DataError(f"{archive} lacks {', '.join(missing)}: it is not the archive of {INFO.title}")
     return records
+
+
+def _parts_of_tar(stream: Bounded) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each plain file in a tar archive whose name is that of a part.
+
+    ``tarfile`` parses the headers, but does not follow them: it would believe whatever size an extended header or a
+    sparse member names. All that is no plain file is stepped over.
+
+    Raises:
+        tarfile.TarError: if it is no tar archive, is cut off, or has more or larger members than one of CIFAR-10.
+    """
+    for number in range(MOST_MEMBERS):
+        header = stream.read(TAR_BLOCK)
+        if number and header in (b"", bytes(TAR_BLOCK)):
+            return
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        name = PurePosixPath(member.name).name
+        wanted = name.removesuffix(".bin") in PARTS and member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if not 0 <= member.size <= (LARGEST_PART if wanted else stream.largest):
+            raise tarfile.ReadError("a member is larger than any of CIFAR-10")
+        content = stream.read(member.size) if wanted else b""
+        padding = -member.size % TAR_BLOCK
+        if not _skip(stream, member.size + padding - len(content)):
+            raise tarfile.ReadError("unexpected end of data")
+        if wanted:
+            yield name, content
+    raise tarfile.ReadError(f"it has more than {MOST_MEMBERS:,} members")
+
+
+def _skip(stream: Bounded, size: int) -> bool:
+    """Step over bytes; whether there were so many."""
+    while size > 0:
+        content = stream.read(min(size, 1 << 20))
+        if not content:
+            return False
+        size -= len(content)
+    return True
 
 
 def _read_part(name: str, content: bytes, where: str) -> NDArray[np.uint8]:

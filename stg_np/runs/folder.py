@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stg_np.foreign import parse_json, parse_toml, read_limited, showable
 from stg_np.runs import archive, checkpoint
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.description import About, flattened, without_none
 from stg_np.train import Record, TrainState
+
+LARGEST_CONFIG = 1 << 18
+LARGEST_METRICS = 1 << 27
+"""Bytes that are read of these files."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +127,18 @@ class RunFolder:
             CheckpointError: naming the first entry that differs.
         """
         try:
-            with self.config.open("rb") as file:
-                written = dict(flattened(tomllib.load(file)))
+            written = dict(flattened(parse_toml(read_limited(self.config, LARGEST_CONFIG))))
         except FileNotFoundError:
             return
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"cannot read {self.config} ({error}): mend it, or remove it") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CheckpointError(f"cannot read {self.config} ({showable(reason)}): mend it, or remove it") from error
         begun = dict(flattened(without_none(about.as_table())))
         for name in sorted(written.keys() | begun.keys()):
             if written.get(name) != begun.get(name):
                 raise CheckpointError(
-                    f"{self.config} says {name} = {written.get(name)!r}, but the run was begun with "
-                    f"{begun.get(name)!r}: put that back, or begin another run with --out"
+                    f"{self.config} says {showable(name, 60)} = {written.get(name)!r:.200}, but the run was begun with "
+                    f"{begun.get(name)!r:.200}: put that back, or begin another run with --out"
                 )
 
     def append(self, values: Mapping[str, Any]) -> None:
@@ -146,8 +150,10 @@ class RunFolder:
         """The records so far; a line that was cut off by a full disk or a power cut is left out."""
         if not self.metrics.exists():
             return []
-        with one_sentence(self.metrics):
-            lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = read_limited(self.metrics, LARGEST_METRICS).decode(errors="replace").split("\n")
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.metrics}: {error.strerror}: move it away") from error
         return [record for record in map(parsed, lines) if record is not None]
 
     def forget_after(self, step: int) -> None:
@@ -178,7 +184,7 @@ def metrics_line(record: Record, label: str) -> dict[str, Any]:
 def parsed(line: str) -> dict[str, Any] | None:
     """One line of ``metrics.jsonl``; None if it is not a whole record."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
     whole = isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record

@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np import data
-from stg_np.data import DataError
+from stg_np.data import DataError, cifar10
 from stg_np.data.cifar10 import PARTS
 from stg_np.data.python_batch import read_python_batch
 from tests.data.builders import (
@@ -165,6 +166,71 @@ def test_an_archive_of_something_else_is_one_sentence(tmp_path: Path) -> None:
     assert "is not the archive of CIFAR-10" in one_sentence(lambda: data.load("cifar10", path))
 
 
+def tar_member(pax: dict[str, str], content: bytes = bytes(3073)) -> bytes:
+    """An archive with one part, and whatever an extended header may say of it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("data_batch_1.bin")
+        member.size, member.pax_headers = len(content), pax
+        tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def tar_header(kind: bytes, size: int, sparse: bytes = b"") -> bytes:
+    """The header of a part, with a sum that fits; ``sparse``: the size that an old sparse member claims."""
+    member = tarfile.TarInfo("data_batch_1.bin")
+    member.type, member.size = kind, size
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    if sparse:
+        header[386:410], header[483:495] = b"00000000000\0" * 2, sparse
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header)
+
+
+STRANGE_ARCHIVES = {
+    "a map of holes that is none": tar_member({"GNU.sparse.map": "a,b"}),
+    "a size that is no number": tar_member({"GNU.sparse.size": "x"}),
+    "holes in the newest format": tar_member({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, b"\xff" * 3073),
+    "two gigabytes of holes": tar_header(tarfile.GNUTYPE_SPARSE, 0, b"20000000000\0") + bytes(10240),
+    "more holes than any number": tar_header(tarfile.GNUTYPE_SPARSE, 0, b"\x80" + b"\x7f" * 11) + bytes(10240),
+    "a part of a petabyte": tar_header(tarfile.REGTYPE, 1 << 50) + bytes(10240),
+    "a part of less than nothing": tar_header(tarfile.REGTYPE, -5) + bytes(10240),
+    "an extended header without end": tar_header(tarfile.XHDTYPE, 1 << 33) + bytes(10240),
+    "a name without end": tar_header(tarfile.GNUTYPE_LONGNAME, 1 << 33) + bytes(10240),
+    "members without end": tar_header(tarfile.REGTYPE, 0) * 2_000,
+    "a name to scare a terminal": tarfile.TarInfo("\x1b[2J").tobuf() + bytes(10240),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE_ARCHIVES)
+def test_a_strange_archive_is_one_sentence_and_costs_no_memory(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "strange.tar"
+    path.write_bytes(STRANGE_ARCHIVES[case])
+    tracemalloc.start()
+    try:
+        assert "strange.tar" in one_sentence(lambda: data.load("cifar10", path))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_that_unfolds_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10, "LARGEST_ARCHIVE", 1_000_000)
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(bytes(tar_header(tarfile.XHDTYPE, 900_000)) + bytes(2_000_000)))
+    assert "unfolds to more than 1,000,000 bytes" in one_sentence(lambda: data.load("cifar10", path))
+
+
+def test_a_part_that_is_no_file_or_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path / "folder", BINARY)
+    monkeypatch.setattr(cifar10, "LARGEST_PART", 5_000)
+    assert "more than 5,000 bytes" in one_sentence(lambda: data.load("cifar10", folder))
+    (folder / "test_batch.bin").unlink()
+    os.mkfifo(folder / "test_batch.bin")
+    assert "lacks test_batch.bin" in one_sentence(lambda: data.load("cifar10", folder))
+
+
 # --- the python format: what a pickle may and may not do --------------------------------------------------------
 
 
@@ -224,6 +290,14 @@ WRONG_PICKLES = {
         b"\x80\x02}(U\x06labels](K\x01eU\x04datacnumpy.core.multiarray\n_reconstruct\n)Ru."
     ),
     "a name in place of an array": b"\x80\x02}(U\x06labels](K\x01eU\x04datacnumpy\nndarray\nu.",
+    "a key that kills who hashes it": b"\x80\x02}(N" + b"\x85" * 250_000 + b"Nu.",
+    "a pair that kills who compares it": b"\x80\x02N" + b"q\x00h\x00\x86" * 200 + b"0.",
+    "tuples without end": b"\x80\x02N" + b"\x85" * 1_000_000 + b".",
+    "marks without end": b"\x80\x02" + b"(" * 1_000_000 + b".",
+    "a list in itself": b"\x80\x02}(U\x06labels]q\x00(h\x00eU\x04dataNu.",
+    "labels with a name": b"\x80\x02}(U\x06labels](U\x01xeU\x04dataNu.",
+    "a number of 100,000 digits": b"L" + b"9" * 100_000 + b"L\n.",
+    "a long text where none belongs": b"V" + b"x" * 1_000_000 + b"\n.",
     "the stand-in itself changed": (b"\x80\x02cnumpy\nndarray\n}U\x08__init__K\x01sb}(U\x06labels](K\x01eU\x04dataNu."),
 }
 

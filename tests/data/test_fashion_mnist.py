@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stg_np import data
+from stg_np.data.base import LARGEST_FILE
 from stg_np.data.fashion_mnist import FILES, read_idx
 from tests.data.builders import fashion_files, gzipped, idx, write_files
 from tests.data.conftest import one_sentence
@@ -25,6 +26,13 @@ TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 @given(arrays(np.uint8, st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(1, 5))))
 def test_idx_is_read_back_as_it_was_written(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
     np.testing.assert_array_equal(read_idx(idx(array), 3, "a file"), array)
+
+
+def test_a_file_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
+    files = gzipped(fashion_files())
+    files[f"{TRAIN_IMAGES}.gz"] = gzip.compress(bytes(LARGEST_FILE + 1), 1)
+    write_files(tmp_path, files)
+    assert "unfolds to more than" in one_sentence(lambda: data.load("fashion-mnist", tmp_path))
 
 
 @pytest.mark.parametrize("compress", [False, True])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,11 +71,41 @@ def test_metrics_know_no_more_than_the_checkpoint(tmp_path: Path) -> None:
     assert folder.metrics.read_text().endswith("}\n")
 
 
-@pytest.mark.parametrize("line", ["[]", "3", "{}", '{"step": "7", "kind": "step"}', '{"step": 7}', "\x00"])
+@pytest.mark.parametrize(
+    "line", ["[]", "3", "{}", '{"step": "7", "kind": "step"}', '{"step": 7}', "\x00", "[" * 9_000, "9" * 9_000]
+)
 def test_lines_that_are_no_records_are_left_out(tmp_path: Path, line: str) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.write_text(line + "\n")
     assert folder.read_metrics() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda good: "x = " + "[" * 50_000,
+        lambda good: "x = " + "[" * 300 + "]" * 300,
+        lambda good: "a." * 3_000 + "b = 1",
+        lambda good: good.replace("epochs = 1", "epochs = 0x" + "f" * 8_000),
+        lambda good: '"a\\nb" = 1\n' + good,
+        lambda good: '"\\u001b[2J" = "\\u202e"\n' + good,
+        lambda good: 'x = "' + "x" * 100_000 + '"\n' + good,
+        lambda good: good + "#" * (1 << 20),
+    ],
+)
+def test_a_strange_configuration_is_one_sentence(tmp_path: Path, change: Callable[[str], str]) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config(ABOUT)
+    folder.config.write_text(change(folder.config.read_text()))
+    assert refusal(lambda: folder.check_config(ABOUT)).isprintable()
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    os.mkfifo(folder.config)
+    os.mkfifo(folder.metrics)
+    assert "no regular file" in refusal(lambda: folder.check_config(ABOUT))
+    assert "no regular file" in refusal(folder.read_metrics)
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
