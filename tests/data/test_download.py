@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -30,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.pages: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         self.asked: list[str] = []
+        self.sent: list[int] = []
         self.stopping = Event()
         server = self
 
@@ -71,6 +75,64 @@ class Server:
         """Take the request and never answer."""
         return lambda handler: [self.stopping.wait(5)].clear()
 
+    def busy(self, status: int, wait: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        """Ask to come back later."""
+
+        def page(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(status)
+            handler.send_header("Retry-After", wait)
+            handler.end_headers()
+
+        return page
+
+    def send_on(self, address: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        """Say that the file has moved, and send a body that has no end."""
+
+        def page(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(302)
+            handler.send_header("Location", address)
+            handler.end_headers()
+            self.without_end(handler)
+
+        return page
+
+    def endless(self, first: bytes = b"") -> Callable[[BaseHTTPRequestHandler], None]:
+        """Send zeros for as long as they are taken."""
+
+        def page(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(first)
+            self.without_end(handler)
+
+        return page
+
+    def without_end(self, handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            while not self.stopping.is_set():
+                handler.wfile.write(bytes(1 << 16))
+
+    def in_pieces(self, content: bytes, size: int) -> Callable[[BaseHTTPRequestHandler], None]:
+        """Honour Range, but break off after ``size`` bytes, every time."""
+
+        def page(handler: BaseHTTPRequestHandler) -> None:
+            begin = int((handler.headers["Range"] or "bytes=0-")[6:-1])
+            if begin >= len(content):
+                handler.send_response(416)
+                handler.send_header("Content-Range", f"bytes */{len(content)}")
+                handler.send_header("Content-Length", "0")
+                handler.end_headers()
+                return
+            handler.send_response(206 if begin else 200)
+            if begin:
+                handler.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+            handler.send_header("Content-Length", str(len(content) - begin))
+            handler.end_headers()
+            handler.wfile.write(content[begin : begin + size])
+            self.sent.append(min(size, len(content) - begin))
+
+        return page
+
     def stall(self, after: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
         """Send a little and then nothing more."""
 
@@ -101,6 +163,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(module, "WAIT_S", 0.0)
     running = Server()
     yield running
     running.stop()
@@ -144,8 +207,15 @@ BAD_PAGES: dict[str, tuple[Callable[[Server], Callable[[BaseHTTPRequestHandler],
     "an error page": (lambda server: server.send(b"<html>Sorry!</html>"), "wrong bytes"),
     "an empty file": (lambda server: server.send(b""), "wrong bytes"),
     "truncated": (lambda server: server.send(GOOD[:1000], announced=len(GOOD)), "broken off"),
-    "silent": (lambda server: server.say_nothing(), "no answer for 1 s"),
-    "stalls half-way": (lambda server: server.stall(GOOD[:100_000]), "no answer for 1 s"),
+    "too much": (lambda server: server.send(b"", announced=1 << 40), "more than 268,435,456 bytes"),
+    "much too long a length": (lambda server: server.send(b"", announced=10**4000), "broken off"),
+    "sent on and on": (lambda server: server.send_on("/bad"), "sent on without end"),
+    "sent on to a file": (lambda server: server.send_on("file:///etc/passwd"), "broken off"),
+    "sent on to nowhere": (lambda server: server.send_on("http://[x"), "sent on to nowhere"),
+    "hangs up": (lambda server: lambda handler: handler.connection.close(), "no connection"),
+    "not before tomorrow": (lambda server: server.busy(503, "86400"), "HTTP 503"),
+    "silent": (lambda server: server.say_nothing(), "no answer for 0.4 s"),
+    "stalls half-way": (lambda server: server.stall(GOOD[:100_000]), "no answer for 0.4 s"),
     "404": (lambda server: lambda handler: handler.send_error(404), "HTTP 404"),
     "503": (lambda server: lambda handler: handler.send_error(503), "HTTP 503"),
 }
@@ -155,7 +225,7 @@ BAD_PAGES: dict[str, tuple[Callable[[Server], Callable[[BaseHTTPRequestHandler],
 def test_a_bad_answer_is_one_sentence_and_leaves_nothing(server: Server, tmp_path: Path, kind: str) -> None:
     make_page, expected = BAD_PAGES[kind]
     server.pages["/bad"] = make_page(server)
-    message = one_sentence(lambda: download([remote(server, "/bad")], tmp_path, "Test", timeout=1))
+    message = one_sentence(lambda: download([remote(server, "/bad")], tmp_path, "Test", timeout=0.4))
     assert f"{server.url}/bad ({expected}" in message
     assert str(tmp_path) in message
     assert "by hand" in message or "in another way" in message
@@ -167,11 +237,12 @@ def test_after_a_bad_answer_the_mirror_is_asked(server: Server, tmp_path: Path, 
     server.pages["/bad"] = BAD_PAGES[kind][0](server)
     server.pages["/mirror"] = server.send(GOOD)
     remotes = [remote(server, "/bad", "a.bin"), remote(server, "/mirror", "b.bin")]
-    path = download(remotes, tmp_path, "Test", timeout=1)
+    path = download(remotes, tmp_path, "Test", timeout=0.4)
     assert path == tmp_path / "b.bin"
     assert path.read_bytes() == GOOD
     assert leftovers(tmp_path) == ["b.bin"]
-    assert server.asked == ["/bad", "/mirror"]
+    assert server.asked[0] == "/bad"
+    assert server.asked[-1] == "/mirror"
 
 
 def test_a_throttled_server_is_left_for_the_mirror(
@@ -219,6 +290,103 @@ def test_a_wrong_gzipped_download_leaves_nothing(server: Server, tmp_path: Path,
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path, status: int) -> None:
+    def busy_at_first(handler: BaseHTTPRequestHandler) -> None:
+        (server.busy(status, "0") if len(server.asked) < 3 else server.send(GOOD))(handler)
+
+    server.pages["/busy"] = busy_at_first
+    assert download([remote(server, "/busy")], tmp_path, "Test").read_bytes() == GOOD
+    assert len(server.asked) == 3
+
+
+def test_a_server_is_given_the_time_that_it_asks_for(server: Server, tmp_path: Path) -> None:
+    server.pages["/busy"] = lambda handler: (server.busy(503, "1") if len(server.asked) < 2 else server.send(GOOD))(
+        handler
+    )
+    begun = time.monotonic()
+    download([remote(server, "/busy")], tmp_path, "Test")
+    assert time.monotonic() - begun >= 1
+
+
+def test_a_transfer_that_breaks_is_continued(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROGRESS", 50_000)  # so four breaks of 60,000 bytes each are no four failures
+    server.pages["/breaks"] = server.in_pieces(GOOD, 60_000)
+    path = download([remote(server, "/breaks")], tmp_path, "Test")
+    assert path.read_bytes() == GOOD
+    assert sum(server.sent) == len(GOOD)
+    assert leftovers(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("here", [GOOD[:100_000], GOOD, GOOD + b"more", b"x" * 1000, b"x" * len(GOOD)])
+def test_what_a_killed_process_left_is_continued_or_replaced(server: Server, tmp_path: Path, here: bytes) -> None:
+    (tmp_path / ".file.bin.part").write_bytes(here)
+    server.pages["/good"] = server.in_pieces(GOOD, len(GOOD))
+    assert download([remote(server, "/good")], tmp_path, "Test").read_bytes() == GOOD
+    if GOOD.startswith(here):
+        assert sum(server.sent) == len(GOOD) - len(here)
+    assert leftovers(tmp_path) == ["file.bin"]
+
+
+def test_a_server_that_cannot_continue_begins_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".file.bin.part").write_bytes(GOOD[:100_000])
+    server.pages["/good"] = server.send(GOOD)
+    assert download([remote(server, "/good")], tmp_path, "Test").read_bytes() == GOOD
+
+
+def test_the_mirror_continues_what_the_first_server_began(server: Server, tmp_path: Path) -> None:
+    server.pages["/bad"] = server.send(GOOD[:100_000], announced=len(GOOD))
+    server.pages["/mirror"] = server.in_pieces(GOOD, len(GOOD))
+    assert download([remote(server, "/bad"), remote(server, "/mirror")], tmp_path, "Test").read_bytes() == GOOD
+    assert server.sent == [len(GOOD) - 100_000]
+
+
+def test_the_bytes_of_a_bad_server_do_not_spoil_those_of_the_mirror(server: Server, tmp_path: Path) -> None:
+    server.pages["/bad"] = server.send(b"x" * 100_000, announced=len(GOOD))
+    server.pages["/mirror"] = server.in_pieces(GOOD, len(GOOD))
+    assert download([remote(server, "/bad"), remote(server, "/mirror")], tmp_path, "Test").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("gunzip", [False, True])
+def test_a_server_that_never_stops_is_left(server: Server, tmp_path: Path, gunzip: bool) -> None:
+    server.pages["/endless"] = server.endless()
+    endless = remote(server, "/endless")._replace(largest=1_000_000, gunzip=gunzip)
+    assert "(more than 1,000,000 bytes)" in one_sentence(lambda: download([endless], tmp_path, "Test"))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_download_that_unfolds_without_end_is_left(server: Server, tmp_path: Path) -> None:
+    server.pages["/bomb"] = server.send(gzip.compress(bytes(5_000_000)))
+    bomb = remote(server, "/bomb")._replace(largest=1_000_000, gunzip=True)
+    assert "(wrong bytes)" in one_sentence(lambda: download([bomb], tmp_path, "Test"))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_that_has_moved_is_followed(server: Server, tmp_path: Path) -> None:
+    server.pages["/old"] = server.send_on("/new")
+    server.pages["/new"] = server.send(GOOD)
+    assert download([remote(server, "/old")], tmp_path, "Test").read_bytes() == GOOD
+
+
+def test_an_interrupt_leaves_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    server.pages["/breaks"] = server.send(GOOD[:1000], announced=len(GOOD))
+    with pytest.raises(KeyboardInterrupt):
+        download([remote(server, "/breaks")], tmp_path, "Test")
+    assert leftovers(tmp_path) == []
+
+
+def test_two_downloads_at_once_are_one(server: Server, tmp_path: Path) -> None:
+    server.pages["/good"] = server.trickle()
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: download([remote(server, "/good")], tmp_path, "Test"), range(2)))
+    assert paths == [tmp_path / "file.bin"] * 2
+    assert server.asked == ["/good"]
+
+
 def test_fetching_fashion_mnist(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, content in fashion_files().items():
         server.pages[f"/second/{name}.gz"] = server.send(gzip.compress(content))
@@ -263,9 +431,14 @@ def test_fetching_digits_touches_no_network(home: Path) -> None:
     assert not home.exists()
 
 
-def test_without_pooch_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    assert "pip install pooch" in one_sentence(lambda: data.fetch("cifar10"))
+@pytest.mark.parametrize("package", ["pooch", "requests"])
+def test_without_a_package_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "pooch":
+        monkeypatch.delenv("STG_NP_DATA")
+    assert f"pip install {package}" in one_sentence(lambda: data.fetch("cifar10"))
     write_files(tmp_path, fashion_files())
     assert data.load("fashion-mnist", tmp_path).shape == (28, 28, 1)  # which needs no network, so no pooch
 
