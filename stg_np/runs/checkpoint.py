@@ -50,11 +50,6 @@ def save(path: Path, about: About, now: TrainState) -> None:
     Raises:
         CheckpointError: if it cannot be written; an older file there is untouched.
     """
-    if now.step == 0:  # before hours of training, not after them
-        try:
-            refuse_vast(about.model, Params(now.params.layout, np.zeros(now.params.layout.size, np.float32)))
-        except ValueError as error:
-            raise CheckpointError(f"cannot write {path}, for nobody could read it again: {error}") from error
     archive.save(path, arrays_of(now), about.as_table() | {"step": now.step, "best_accuracy": now.best_accuracy})
 
 
@@ -136,6 +131,19 @@ def refuse_endless(model: Any, room: int) -> None:
         most = MOST_LAYERS if field.name == "layers" else 10_000 + room // 64
         if isinstance(value, int) and value > most:
             raise ValueError(f"model.{field.name} = {value:.2e} does not fit into a file of {room:,} bytes")
+
+
+def refuse_unreadable(about: About) -> None:
+    """Before hours of training, not after them: whether a checkpoint of this model could be read again.
+
+    Raises:
+        CheckpointError: if it could not.
+    """
+    layout = about.model.layout()
+    try:
+        refuse_vast(about.model, Params(layout, np.zeros(layout.size, np.float32)))
+    except ValueError as error:
+        raise CheckpointError(f"no checkpoint of this run could be read again: {error}") from error
 
 
 def refuse_vast(model: Model, params: Params) -> None:

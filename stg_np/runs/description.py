@@ -26,9 +26,6 @@ REGISTRIES: dict[Any, Mapping[str, Any]] = {Model: MODELS, Optimizer: OPTIMIZERS
 DEEPEST = 10
 """Tables inside tables."""
 
-LARGEST_EXAMPLE = 1 << 24
-"""Numbers in one example that a model takes."""
-
 TableT = TypeVar("TableT")
 
 
@@ -75,8 +72,8 @@ class About:
     def __post_init__(self) -> None:
         if len(self.data.classes) != self.model.classes or len(self.data.mean) != self.model.input_shape[-1]:
             raise ValueError("data.classes and data.mean do not fit the model")
-        if math.prod(self.model.input_shape) > LARGEST_EXAMPLE:
-            raise ValueError(f"model.input_shape is larger than any example ({LARGEST_EXAMPLE:,} numbers)")
+        if math.prod(self.model.input_shape) > 10**8:
+            raise ValueError("model.input_shape is larger than any example")
         if self.device not in DEVICES:
             raise ValueError(f"device is one of {', '.join(DEVICES)}, not {self.device!r:.60}")
 

@@ -107,6 +107,7 @@ class RunFolder:
 
         Saving at once finds a missing permission or a full disk before hours of training do.
         """
+        checkpoint.refuse_unreadable(about)
         with one_sentence(self.path):
             for old in (self.last, self.best, self.metrics, self.curves, self.confusion):
                 old.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from stg_np.models.base import Part
 from stg_np.params import Entry, Layout, Params, State
 from stg_np.runs import archive
 from stg_np.runs.checkpoint import arrays_of, load, save
+from stg_np.runs.folder import RunFolder
 from stg_np.summary import summary_text
 from stg_np.train import initial_state
 from tests.runs.described import ABOUT, refusal, trained_state
@@ -163,7 +164,7 @@ def test_a_small_file_cannot_ask_for_much_memory(stored: Path, change: dict[str,
 
 def test_what_could_not_be_read_again_is_not_begun(tmp_path: Path) -> None:
     vast = replace(ABOUT, model=replace(MODEL, input_shape=(4096, 4096, 1), view="pixels"))
-    message = refusal(lambda: save(tmp_path / "a.npz", vast, initial_state(make_run())))
+    message = refusal(lambda: RunFolder(tmp_path).begin(vast, initial_state(make_run())))
     assert "numbers for one example" in message
     assert not list(tmp_path.iterdir())
 
