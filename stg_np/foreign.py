@@ -27,6 +27,9 @@ MOST_DOTS = 100
 
 LARGEST_NUMBER = 2**63
 
+LONGEST_NAME = 4_096
+"""Characters of the name of a class or a data set: a path may have so many."""
+
 UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line breaks, what turns the direction of writing, and halves of characters."""
 
@@ -73,6 +76,18 @@ def showable(text: object, longest: int = 200) -> str:
     found = str(text)
     shown = found if len(found) <= longest else found[: longest - 1] + "…"
     return UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], shown)
+
+
+def refuse_unshowable(text: str) -> None:
+    """A name that will be printed later, again and again: better refused where it comes in.
+
+    Raises:
+        ValueError: if it holds what controls a terminal, or is longer than :data:`LONGEST_NAME`.
+    """
+    if UNSHOWABLE.search(text):
+        raise ValueError(f"{showable(text, 60)!r} holds control characters, which no terminal should be sent")
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"{showable(text, 60)!r} has more than {LONGEST_NAME:,} characters")
 
 
 def parse_json(text: bytes | str) -> Any:

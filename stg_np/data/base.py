@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stg_np.foreign import UNSHOWABLE, open_regular
+from stg_np.foreign import open_regular, refuse_unshowable
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -92,8 +92,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for text in (self.name, self.split, *self.classes):  # they are printed, and a checkpoint keeps them
-            if UNSHOWABLE.search(text):
-                raise DataError(f"the name {text!r:.80} holds control characters: give it another one")
+            try:
+                refuse_unshowable(text)
+            except ValueError as error:
+                raise DataError(f"{error}: give that class or data set another name") from None
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stg_np.backend import DEVICES
-from stg_np.foreign import UNSHOWABLE, check_leaves, showable
+from stg_np.foreign import check_leaves, refuse_unshowable, showable
 from stg_np.models import MODELS
 from stg_np.models.base import Model
 from stg_np.optim import OPTIMIZERS, Optimizer
@@ -130,8 +130,8 @@ def from_table(kind: type[TableT], values: Any) -> TableT:
             raise ValueError(f"{showable(name, 60)} is unknown")
         if understood[name] != value or not finite(value):
             raise ValueError(f"{name} cannot be {value!r:.60}")
-        if any(UNSHOWABLE.search(text) for text in texts(value)):
-            raise ValueError(f"{name} holds control characters, which no terminal should be sent: {value!r:.60}")
+        for text in texts(value):
+            refuse_unshowable(text)
     return made
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,10 @@ def test_loading_digits_needs_nothing_but_numpy() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "two\nlines", "\u202eevil", "x" * 5_000])
+def test_names_that_no_terminal_should_be_sent_are_refused(name: str) -> None:
+    digits = data.load("digits")
+    one_sentence(lambda: replace(digits, classes=(name, *digits.classes[1:])))
+    one_sentence(lambda: replace(digits, name=name))
