@@ -59,6 +59,32 @@ def test_items_run_at_the_same_time_on_threads_of_their_own() -> None:
     assert sum(name.startswith("stg-np-worker") for name in names) == 2
 
 
+def on_every_thread(function: Any, engine: Threads) -> Any:
+    """``function`` of 0, 1, …, one more than there are threads, of which each takes at least one."""
+    together = threading.Barrier(engine.count, timeout=10)
+
+    def meet(k: int) -> Any:
+        if k < engine.count:
+            together.wait()
+        return function(k)
+
+    return engine.map(meet, range(engine.count + 1))
+
+
+def test_an_exception_arrives_from_whichever_thread() -> None:
+    with Threads(4) as engine:
+        threads = set(on_every_thread(lambda _: threading.get_ident(), engine))
+        assert len(threads) == 4
+        for one in threads:
+
+            def fail_there(_: int, one: int = one) -> None:
+                if threading.get_ident() == one:
+                    raise RuntimeError(f"thread {one}")
+
+            with pytest.raises(RuntimeError, match=f"thread {one}"):
+                on_every_thread(fail_there, engine)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_exception_arrives_and_the_workers_go_on_working(count: int) -> None:
     def fail_at_two(k: int) -> int:
@@ -218,30 +244,19 @@ def test_threads_inherit_which_warnings_are_off() -> None:
 # --- Streams of a device ---------------------------------------------------------------------------------------
 
 
-def on_two_threads(function: Any, engine: Threads) -> Any:
-    """``function`` of 0, 1 and 2, of which each thread takes at least one."""
-    together = threading.Barrier(2, timeout=10)
-
-    def meet(k: int) -> Any:
-        if k < 2:
-            together.wait()
-        return function(k)
-
-    return engine.map(meet, range(3))
-
-
+@pytest.mark.parametrize("count", [2, 4])
 def test_threads_begin_after_what_the_caller_queued_and_the_caller_goes_on_after_them(
-    stand_in: Any, synchronisations: Any
+    count: int, stand_in: Any, synchronisations: Any
 ) -> None:
     """In the stand-in each thread has a stream, which refuses what it has not waited for; the host never waits."""
-    with synchronisations() as waits, Threads(2) as engine:
+    with synchronisations() as waits, Threads(count) as engine:
         x = stand_in.ones(3)
         for _ in range(3):  # what the threads made in one round, they and the caller use in the next
-            found = on_two_threads(lambda k, x=x: x * k, engine)
-            x = found[0] + found[1] + found[2]
+            found = on_every_thread(lambda k, x=x: x * k, engine)
+            x = sum(found[2:], found[0] + found[1])
         total = engine.sum(lambda k: x + k, range(4))
     assert waits == []
-    np.testing.assert_array_equal(to_host(total), np.full(3, 4 * 27.0 + 6))
+    np.testing.assert_array_equal(to_host(total), np.full(3, 4 * (count * (count + 1) / 2) ** 3 + 6))
 
 
 def test_streams_that_nobody_joins_are_found_out(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,9 +266,9 @@ def test_streams_that_nobody_joins_are_found_out(stand_in: Any, monkeypatch: pyt
             patch.setattr(f"stg_np.engine.{place}", lambda *_: None)
             x = stand_in.ones(3)
             with pytest.raises(RuntimeError, match="did not wait"):
-                on_two_threads(lambda k, x=x: x * k, engine)
+                on_every_thread(lambda k, x=x: x * k, engine)
             with pytest.raises(RuntimeError, match="did not wait"):
-                sum(on_two_threads(lambda k: stand_in.ones(3) * k, engine))
+                sum(on_every_thread(lambda k: stand_in.ones(3) * k, engine))
 
 
 # --- Sums ------------------------------------------------------------------------------------------------------

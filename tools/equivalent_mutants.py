@@ -2,6 +2,7 @@
 
 READ_BY_NOBODY = "σ', tanh' and identity' need their outputs only (tests/test_stm.py tries one that reads its input)"
 NEIGHBOURS = "they stay neighbours"
+TWO_WALKS = "there are two walks at most"
 EQUIVALENT = {
     r".*reshape\((.*)-1(, |\)).* -> .*reshape\(\1-2\2": "any negative length is inferred",
     r"ops.conv.kernel_margin: .* -> .*k_columns (//|%) 2": "the kernel is square there",
@@ -51,7 +52,9 @@ EQUIVALENT = {
     r"data.augment.validation_split: order = .*kind='stable'": "any order within a class is random",
     r"models.stg.STG.__post_init__: .*zip\(self.input_shape, self.patch_size\)\]\[:2\]": "there are two",
     r"models.stg.STG.is_picture: .* -> .*>= 3": "there are two axes or three",
-    r"(models.stg|layers.walk).*: .*\[\*.*(directions|walks\(layer\)).*\]\[:2\]": "there are two walks at most",
+    r"(models.stg|layers.walk|fast.walks).*: .*\[\*.*(directions|walks\(layer\)|params\)?).*\]\[:2\]": TWO_WALKS,
+    r"layers.walk.layer_backward: nobody_reads_the_end = .*dy_walk": "as many rows, of the same dtype",
+    r"fast.walks.walks_forward: .*inputs\[-1\].shape": "the walks are of one shape",
     r"models.stg.STG.(forward|backward): .*layer_pair\(d?h, self.spec": "the path does not depend on the layer",
     r"models.stg.STG.backward: .*layer_pair\(dlogits": "of the same library and dtype",
     r"stm.init_stm: .*\[W, R\].*\[:2\]": "there are two at most",
@@ -59,6 +62,10 @@ EQUIVALENT = {
     r"fast.layer.layer_(forward|backward): .* -> .*(/ |:|T, B, )spec.width": "where it is read, D is the width",
     r"fast.layer.layer_backward: (dy = .*'along'|dx -= .*'dy')": "dy has been read before the other is written",
     r"stm.scan_(forward|backward): .*empty_like": "u, v and the memories are alike",
+    r"engine.Threads.map: helpers = .* -> helpers = self.count - 1": "those who find nothing to do do nothing",
+    r"optim.muon.orthogonalised: transposed = .*shape\[-1\] >": "the same numbers, by way of a larger product",
+    r"engine.added: first: Any = results\[-1\]": "all results are built alike",
+    r"fast.walks.walks_forward: if not covers.*params\[-1\]": "all walks are of one kind",
     r"stm.check_sequence: D, H = .*b.shape\[-1\]": "a vector has one axis",
     r"models.base.check_input: .* -> .*(x.ndim <= 1|!= model.input_shape:)": "an input_shape is a tuple, not empty",
     r"train.end_of_epoch: zero = .*now.correct": "nought is nought",

@@ -117,6 +117,17 @@ def test_what_it_does_not_cover_is_refused() -> None:
         forward(h.astype(np.float64), groups, model.spec(0))
 
 
+@pytest.mark.parametrize("field", ["W", "b"])
+@pytest.mark.parametrize("walk", [0, 1])
+def test_another_dtype_is_refused_in_each_walk(walk: int, field: str) -> None:
+    model = STG((4, 3), 2, width=4, layers=1)
+    params, h = drawn_params(model, np.random.default_rng(0), np.float32), np.ones((2, 4, 3), np.float32)
+    groups = model.groups(params, 0)
+    groups[walk] = groups[walk]._replace(**{field: getattr(groups[walk], field).astype(np.float64)})
+    with pytest.raises(TypeError, match="one floating dtype, not float32, float64"):
+        layer.layer_forward(h, groups, model.spec(0), phi_z=TANH, work=Workspace())
+
+
 @given(model=models(), seed=st.integers(0, 2**32 - 1))
 def test_a_workspace_changes_no_bit_of_a_step_and_results_do_not_lie_in_it(model: STG, seed: int) -> None:
     rng = np.random.default_rng(seed)

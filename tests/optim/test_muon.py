@@ -81,8 +81,10 @@ def test_a_kernel_moves_as_the_matrix_of_its_convolution(shape: tuple[int, ...],
     assert s.max() <= 1.5
 
 
+@pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("shape", [(), (4,)])
-def test_a_vector_is_refused_by_name(shape: tuple[int, ...]) -> None:
-    layout = Layout((Entry("W", (2, 2), "matrix"), Entry("b", shape, "vector")))
+def test_a_vector_is_refused_by_name(shape: tuple[int, ...], place: int) -> None:
+    entries = [Entry(name, (2, 2), "matrix") for name in ("V", "W", "X")]
+    layout = Layout((*entries[:place], Entry("b", shape, "vector"), *entries[place:]))
     with pytest.raises(ValueError, match=r"b has shape .*: use ByRole"):
         Muon().init(Params(layout, np.zeros(layout.size)))

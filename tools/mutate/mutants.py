@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import textwrap
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -59,15 +61,28 @@ def mutants_of(name: str, function: ast.FunctionDef, names: Mapping[str, Any]) -
     owner = name.split(".")[-2] if "." in name else None
     function = copy.deepcopy(function)
     function.decorator_list = []
-    before = ast.unparse(function)
-    seen = {before}
-    for place, old, lines, edit in _edits(function, name, Scope(function, names, owner=owner)):
+    function.body = [node for node in function.body if not _is_text(node)] or [ast.Pass()]
+    before = [_head(function), *map(_statement, function.body)]
+    seen = {"\n".join(before)}
+    for place, old, part, lines, edit in _edits(function, name, Scope(function, names, owner=owner)):
         place.put(ast.copy_location(edit.node, old))
-        after = ast.unparse(ast.fix_missing_locations(function))
+        changed = _statement(function.body[part - 1]) if part else _head(function)  # the rest of the text stays
         place.put(old)
+        after = "\n".join([*before[:part], changed, *before[part + 1 :]])
         if after not in seen:
             seen.add(after)
-            yield Mutant(edit.kind, name, lines, *_first_difference(before, after), in_its_class(name, after))
+            yield Mutant(edit.kind, name, lines, *_first_difference(before[part], changed), in_its_class(name, after))
+
+
+def _head(function: ast.FunctionDef) -> str:
+    """``def …:``."""
+    head = ast.FunctionDef(function.name, function.args, [ast.Pass()], [], function.returns)
+    return ast.unparse(ast.copy_location(head, function)).rsplit("\n", 1)[0]
+
+
+def _statement(node: ast.stmt) -> str:
+    """A statement of the body of a function."""
+    return textwrap.indent(ast.unparse(node), "    ")
 
 
 def _first_difference(before: str, after: str) -> tuple[str, str]:
@@ -86,23 +101,29 @@ def in_its_class(name: str, text: str) -> str:
 TYPES_AND_WORDS = ("annotation", "returns", "decorator_list", "type_comment", "type_params")
 
 
-def _edits(function: ast.FunctionDef, name: str, scope: Scope) -> Iterator[tuple[Place, ast.AST, range, Edit]]:
-    """Every place in the body (and the defaults) of a function, what stands there, and what may stand there instead."""
+def _edits(function: ast.FunctionDef, name: str, scope: Scope) -> Iterator[tuple[Place, ast.AST, int, range, Edit]]:
+    """Every place in a function, what stands there, and what may stand there instead.
+
+    With the place come the number of the statement in the body (0: in the defaults), and the lines that run it.
+    """
     whole = range(function.lineno, (function.end_lineno or function.lineno) + 1)
-    pending = [(place, child, scope, whole) for place, child in _children(function)]
+    pending = deque(
+        (place, child, (place.number or 0) + 1 if place.field == "body" else 0, scope, whole)
+        for place, child in _children(function)
+    )
     while pending:
-        place, node, scope, lines = pending.pop(0)
+        place, node, part, scope, lines = pending.popleft()
         if isinstance(node, ast.Raise) or _is_text(node):
             continue  # wordings are not mutated; whether they are raised is, by the condition
         if isinstance(node, ast.stmt):
             lines = _header(node)
         for edit in edits_of(node, Context(place.parent, place.field, scope, name)):
-            yield place, node, lines, edit
+            yield place, node, part, lines, edit
         if isinstance(node, ast.JoinedStr):
             continue
         if isinstance(node, ast.FunctionDef | ast.Lambda):
             scope = Scope(node, scope.names, outer=scope)
-        pending += [(below, child, scope, lines) for below, child in _children(node)]
+        pending.extend((below, child, part, scope, lines) for below, child in _children(node))
 
 
 def _children(node: ast.AST) -> Iterator[tuple[Place, ast.AST]]:

@@ -201,9 +201,10 @@ def branch_statement(node: ast.If, context: Context) -> Iterator[Edit]:
 
 
 def series_cut(node: ast.expr, context: Context) -> Iterator[Edit]:
-    """The first left out, the last left out, and everything after the second."""
+    """The first left out, the last left out, and everything after the second, if there may be more."""
     steps = ast.List([ast.Starred(node)])
-    for piece in (slice(1, None), slice(None, -1), slice(None, 2)):
+    has_two = isinstance(node, ast.Tuple | ast.List) and len(node.elts) <= 2
+    for piece in (slice(1, None), slice(None, -1), *([] if has_two else [slice(None, 2)])):
         bounds = [None if bound is None else ast.Constant(bound) for bound in (piece.start, piece.stop)]
         yield Edit("series cut", ast.Subscript(steps, ast.Slice(*bounds)))
 

@@ -134,6 +134,8 @@ class Scope:
     def _unpack(self, target: ast.Tuple, whole: Type | None, value: ast.expr) -> None:
         """Names that one value is unpacked into; where nothing is known, they are of one type of their own."""
         parts = whole.parts if whole else []
+        for part, name in zip(target.elts, whole.fields if whole else ()):
+            self.aliases.add(frozenset((ast.unparse(part), f"{ast.unparse(value)}.{name}")))
         siblings = INT if _is_shape(value) else Type(f"a part of line {target.lineno}", {})
         for k, part in enumerate(target.elts):
             if isinstance(part, ast.Name) and part.id not in self.types and part.id != "_":
