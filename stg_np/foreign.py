@@ -85,9 +85,9 @@ def refuse_unshowable(text: str) -> None:
         ValueError: if it holds what controls a terminal, or is longer than :data:`LONGEST_NAME`.
     """
     if UNSHOWABLE.search(text):
-        raise ValueError(f"{showable(text, 60)!r} holds control characters, which no terminal should be sent")
+        raise ValueError(f"'{showable(text, 60)}' holds control characters, which no terminal should be sent")
     if len(text) > LONGEST_NAME:
-        raise ValueError(f"{showable(text, 60)!r} has more than {LONGEST_NAME:,} characters")
+        raise ValueError(f"'{showable(text, 60)}' has more than {LONGEST_NAME:,} characters")
 
 
 def parse_json(text: bytes | str) -> Any:
