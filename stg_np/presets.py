@@ -74,6 +74,12 @@ PRESETS = {
         {"view": "patches", "patch": (4, 4), "width": 128, "layers": 6, "alternate": True},
         TrainConfig(epochs=12, optimizer=at(0.01), flip=True, shift=2),
     ),
+    "rows": Preset(
+        "digits",
+        "a row a step, for pictures of any size; the start for data of your own, not tuned to any",
+        {"view": "rows", "width": 128, "layers": 3},
+        TrainConfig(epochs=30, batch_size=32, group_size=16, optimizer=at(0.01), flip=True, shift=1),
+    ),
 }
 
 DEFAULT_PRESET = {"digits": "digits", "fashion-mnist": "fashion-rows", "cifar10": "cifar10-patches"}

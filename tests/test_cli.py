@@ -681,6 +681,48 @@ def test_a_digit_in_a_wide_margin_is_still_that_digit(stg: Stg, finished: tuple[
     assert agreed >= 26
 
 
+def test_data_of_a_users_own_from_training_to_predicting(stg: Stg, tmp_path: Path) -> None:
+    for part, count in (("train", 12), ("test", 3)):
+        for kind, level in (("dark", 40), ("light", 200)):
+            Path("own", part, kind).mkdir(parents=True)
+            for k in range(count):
+                Image.new("L", (20, 20), level + k).save(Path("own", part, kind, f"{k}.png"))
+    Path("own/train/dark/broken.png").write_bytes(b"no picture")
+    result = stg("train", "--data", "own", "--size", "6x5", "--epochs", 2, "--out", "run")
+    assert result.code == 0, result.err
+    assert "left out: " in result.err
+    assert "broken.png" in result.err
+    assert "on own (fingerprint " in result.out
+    assert checkpoint.load(Path("run/best.npz")).about.model.input_shape == (6, 5, 1)
+    # goes on and is tested from wherever, without being told where the data are
+    Path("elsewhere").mkdir()
+    os.chdir("elsewhere")
+    assert stg("train", "--resume", "--out", "../run").code == 0
+    assert "on own (fingerprint " in stg("eval", "../run/best.npz").out
+    answer = json.loads(stg("predict", "../run", "../own/test/light/0.png", "--json").out)[0]["classes"]
+    assert {entry["class"] for entry in answer} == {"dark", "light"}
+    os.chdir(tmp_path)
+    result = stg("train", "--resume", "--out", "run", "--size", 7)
+    assert_one_sentence(result, "--size 7x7 cannot be changed", "with --size 6x5")
+    assert stg("train", "--resume", "--out", "run", "--data", "own").code == 0
+    Path("own/train/light/0.png").unlink()
+    result = stg("train", "--resume", "--out", "run")
+    assert result.code == 2
+    assert "fingerprint" in result.err.splitlines()[-1]
+    assert_one_sentence(stg("train", "--data", "digits", "--size", 9), "--size")
+    assert_one_sentence(stg("train", "--data", "own", "--size", "9x"), "height and width")
+    assert_one_sentence(stg("train", "--data", "nowhere"), "no data set 'nowhere'", "folder")
+
+
+def test_arrays_of_a_users_own_are_trained_on(stg: Stg) -> None:
+    load("digits").save("mine.npz")
+    result = stg("train", "--data", "mine.npz", "--preset", "tiny", "--out", "run")
+    assert result.code == 0, result.err
+    assert "on mine.npz (fingerprint " in result.out
+    assert checkpoint.load(Path("run/best.npz")).about.data.value_range == 16
+    assert stg("eval", "run/best.npz", "--data", "digits").code == 0
+
+
 # ----------------------------------------------------------------------------------------- looking without training
 
 

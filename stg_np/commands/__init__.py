@@ -13,6 +13,7 @@ A new command is one such file and one line in :data:`COMMANDS`. What only ``run
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from stg_np.backend import array_module
 
@@ -39,6 +40,14 @@ class UsageError(Exception):
 def complain(sentence: str) -> None:
     """One sentence on stderr."""
     print(f"stg-np: {sentence}", file=sys.stderr, flush=True)
+
+
+def complain_of_damaged(sentences: Sequence[str]) -> None:
+    """The pictures of a data set that could not be read: the first ten, and how many more."""
+    for sentence in sentences[:10]:
+        complain(f"left out: {sentence}")
+    if len(sentences) > 10:
+        complain(f"left out: {len(sentences) - 10:,} more pictures that cannot be read")
 
 
 def checked_device(device: str, workers: int | None) -> int | None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.commands import OK, checked_device
+from stg_np.commands import OK, checked_device, complain_of_damaged
 from stg_np.commands.options import add_checkpoint, add_data_dir, add_device, add_json, add_workers
-from stg_np.data import Dataset
+from stg_np.data import Dataset, full_name
 from stg_np.data import load as load_data
 from stg_np.engine import Threads
 from stg_np.evaluate import one_vs_rest_accuracy, recall_per_class
@@ -37,7 +37,7 @@ examples:
 def add_options(parser: Any) -> None:
     """The checkpoint, and on what to test it."""
     add_checkpoint(parser)
-    parser.add_argument("--data", metavar="NAME", help="data with the same classes (default: what it was trained on)")
+    parser.add_argument("--data", metavar="DATA", help="data with the same classes (default: what it was trained on)")
     add_data_dir(parser)
     add_json(parser)
     add_device(parser)
@@ -50,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
     count = checked_device(device, args.workers)
     stored = load(args.checkpoint, device)
     about = stored.about
-    same_data = args.data in (None, about.data.name)
+    same_data = args.data is None or full_name(args.data) == about.data.name
     split_seed = about.data.split_seed if same_data else None  # without it the test would not be the test
-    dataset = load_data(args.data or about.data.name, args.data_dir, split_seed=split_seed)
+    shape = about.model.input_shape
+    dataset = load_data(args.data or about.data.name, args.data_dir, split_seed=split_seed, size=shape)
+    complain_of_damaged(dataset.damaged)
     with Threads(count) as engine:
         scores = score(stored, dataset, engine)
     if args.json:

@@ -52,6 +52,19 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def height_and_width(text: str) -> tuple[int, int]:
+    """A type for argparse: ``32`` (both) or ``24x32`` (height, then width)."""
+    try:
+        numbers = [whole(1)(part) for part in text.lower().replace("×", "x").split("x")]
+    except argparse.ArgumentTypeError:
+        numbers = []
+    if len(numbers) not in (1, 2) or max(numbers) > 4096:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of pixels like 32, or height and width like 24x32, not {text!r}"
+        )
+    return numbers[0], numbers[-1]
+
+
 def positive(text: str) -> float:
     """A type for argparse: finite numbers above 0."""
     try:

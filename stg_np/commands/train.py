@@ -12,8 +12,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from stg_np.backend import Array
-from stg_np.commands import INTERRUPTED, OK, checked_device, complain
-from stg_np.commands.options import add_data_dir, add_device, add_workers, positive, whole
+from stg_np.commands import INTERRUPTED, OK, checked_device, complain, complain_of_damaged
+from stg_np.commands.options import add_data_dir, add_device, add_workers, height_and_width, positive, whole
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES
 from stg_np.engine import Engine, Threads
@@ -34,6 +34,8 @@ presets:
 examples:
   stg-np train                                    the bundled digits: no download, well under a minute
   stg-np train --data fashion-mnist --workers 4   (stg-np data fetch fashion-mnist downloads it first)
+  stg-np train --data pets/ --size 48             pets/cat/*.jpg, pets/dog/*.jpg (or pets/train/…, pets/test/…)
+  stg-np train --data arrays.npz --out runs/mine  x_train, y_train, x_test, y_test
   stg-np train --preset cifar10-rows --data-dir ~/cifar-10-batches-bin --epochs 5 --out runs/try
   stg-np train --resume --out runs/try            go on where Ctrl-C, or the power, stopped it
 
@@ -49,12 +51,15 @@ bit on one machine. Exit codes: 0 done, 1 training failed, 2 wrong use, 130 Ctrl
 def add_options(parser: Any) -> None:
     """What to train on what, how, and where."""
     what = parser.add_argument_group("what to train on what")
-    what.add_argument("--data", metavar="NAME", help=f"{', '.join(SOURCES)} (default: the preset's)")
+    own = "a folder with a folder of pictures for each class, or an .npz file of arrays"
+    what.add_argument("--data", metavar="DATA", help=f"{', '.join(SOURCES)}; {own} (default: the preset's)")
     add_data_dir(what)
     what.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help="see below (default: that of the data)")
     unsplit = ", ".join(name for name, source in SOURCES.items() if not source.INFO.official_split)
     split = f"{unsplit} only: test on the last pictures of the file (default), or on as many at random, which is easier"
     what.add_argument("--split", choices=("default", "random"), help=split)
+    size = "of pictures in a folder of your own, in pixels (default: their size if small and alike, else 32)"
+    what.add_argument("--size", type=height_and_width, metavar="N or HxW", help=size)
     what.add_argument("--final", action="store_true", help="train on all training pictures and test the last state")
     how = parser.add_argument_group("how (default: as the preset says)")
     how.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the training pictures")
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     where = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
     with experiment_of(args) as experiment, StopSignals() as stop:
+        complain_of_damaged(experiment.dataset.damaged)
         folder = experiment.folder
         how_to_go_on = f"go on with `stg-np train --resume {shlex.join(['--out', str(folder.path), *where])}`"
         with Threads(checked_device(experiment.run.device, args.workers)) as engine:
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def experiment_of(args: argparse.Namespace) -> Experiment:
     """What the options ask for: a new run, or one to go on with."""
-    same = {name: getattr(args, name) for name in ("preset", "data", "split", "final", "data_dir", *SETTINGS)}
+    same = {name: getattr(args, name) for name in ("preset", "data", "split", "size", "final", "data_dir", *SETTINGS)}
     if args.resume:
         out = folder_path(args.out, args.preset or chosen_preset(None, args.data))
         return resume_run(out, device=args.device, **same)

@@ -1,4 +1,4 @@
-"""Pictures to learn from: ``load("digits")`` and the other names in :data:`SOURCES`.
+"""Pictures to learn from: ``load("digits")`` and the other names in :data:`SOURCES`; ``load("FOLDER")``, your own.
 
 Loading never touches the network (:func:`fetch` does) and never executes what a file says. A folder whose bytes
 are not the publisher's is accepted and named: quote ``dataset.label`` beside every accuracy.
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from stg_np.data import cifar10, digits, fashion_mnist
+from stg_np.data import arrays, cifar10, digits, fashion_mnist, folder
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, one_sentence
 from stg_np.data.download import data_home
@@ -30,6 +30,8 @@ __all__ = [
     "data_home",
     "fetch",
     "find",
+    "full_name",
+    "is_own",
     "list_datasets",
     "load",
     "random_split",
@@ -70,8 +72,35 @@ def source(name: str) -> Source:
     if name not in SOURCES:
         close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise DataError(f"there is no data set {name!r}: {hint}use one of {', '.join(SOURCES)}")
+        names = ", ".join(SOURCES)
+        raise DataError(
+            f"there is no data set {name!r}: {hint}use one of {names}, or a folder or .npz file of your own"
+        )
     return SOURCES[name]
+
+
+class OwnSource(Protocol):
+    """What a module that loads data of a user's own offers."""
+
+    def accepts(self, path: Path) -> bool:
+        """Whether ``path`` is for this module to load."""
+
+    def load(self, path: Path, size: tuple[int, ...] | None = None) -> Dataset:
+        """Read it; ``size``: height, width and, if a model asks for them, channels."""
+
+
+OWN_SOURCES: tuple[OwnSource, ...] = (folder, arrays)
+"""Whoever accepts a path first loads it. A new kind of data is a module like those, and a word here."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a folder or file of the user's own (a data set's name comes first: write ./digits)."""
+    return name not in SOURCES and any(module.accepts(Path(name).expanduser()) for module in OWN_SOURCES)
+
+
+def full_name(name: str) -> str:
+    """What a run writes down: the name of a data set as it is, a path so that it is found from everywhere."""
+    return os.path.abspath(Path(name).expanduser()) if is_own(name) else name
 
 
 class DatasetRow(NamedTuple):
@@ -86,14 +115,25 @@ class DatasetRow(NamedTuple):
     licence: str
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, split_seed: int | None = None) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    split_seed: int | None = None,
+    size: tuple[int, ...] | None = None,
+) -> Dataset:
     """Load a data set by name, from ``data_dir`` (a folder or an archive) or from where :func:`find` finds it.
 
+    Or data of the user's own: ``name`` is the path of a folder or a file, and ``data_dir`` where it has moved to.
     ``split_seed``: for data without an official split, see :func:`random_split`.
+    ``size``: of the pictures in a folder of the user's own, (height, width) or (height, width, channels).
 
     Raises:
         DataError: if the name is unknown, the data are not there, or a file is not what it should be.
     """
+    moved = name not in SOURCES and os.path.isabs(name) and data_dir is not None
+    if moved or is_own(name):
+        return _load_own(name, data_dir, split_seed, size)
     module = source(name)
     if split_seed is not None and module.INFO.official_split:
         others = [other for other, its in SOURCES.items() if not its.INFO.official_split]
@@ -101,6 +141,23 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, *, split_see
     with one_sentence("read"):
         dataset = module.load(Path(data_dir).expanduser() if data_dir is not None else _find_or_say_how(name))
     return dataset if split_seed is None else random_split(dataset, split_seed)
+
+
+def _load_own(
+    name: str, data_dir: str | os.PathLike[str] | None, split_seed: int | None, size: tuple[int, ...] | None
+) -> Dataset:
+    path = Path(os.path.abspath(Path(name if data_dir is None else data_dir).expanduser()))
+    module = next((module for module in OWN_SOURCES if module.accepts(path)), None)
+    if module is None:
+        raise DataError(f"{path} is neither a folder of pictures nor an .npz file: check the path")
+    with one_sentence("read"):
+        dataset = module.load(path, size)
+    dataset = replace(dataset, name=full_name(name) if data_dir is None else name)
+    if split_seed is None:
+        return dataset
+    if not dataset.split:
+        raise DataError(f"{name} says itself which pictures are for the test: leave the split seed out")
+    return random_split(dataset, split_seed)
 
 
 def random_split(dataset: Dataset, seed: int) -> Dataset:

@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from stg_np.foreign import open_regular, refuse_unshowable
 
@@ -73,6 +74,8 @@ class Dataset:
         split: the name of the split where it is not the default one, or the empty string.
         source: where the data were read from.
         files: one :class:`FileCheck` for each part.
+        own: whether these are data of the user's own, of which nobody publishes official files.
+        damaged: a sentence about each picture that could not be read, and was left out.
     """
 
     name: str
@@ -89,6 +92,60 @@ class Dataset:
     split: str = ""
     source: str = ""
     files: tuple[FileCheck, ...] = ()
+    own: bool = False
+    damaged: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        value_range: int | None = None,
+        name: str = "arrays",
+        flip: bool = False,
+    ) -> Dataset:
+        """A data set of arrays of your own.
+
+        Args:
+            x_train: pictures (N, height, width) or (N, height, width, 1 or 3): whole numbers from 0 to 255, or numbers
+                from 0 to 1. x_test: the same for the test; None: a fifth is drawn at random.
+            y_train: one label for each: whole numbers from 0, or names. y_test: the same for the test.
+            classes: the names of the classes. value_range: the largest pixel value; None: 1, 16 or 255.
+            name: how accuracies are quoted. flip: as in :class:`Dataset`.
+
+        Raises:
+            DataError: if the arrays are not pictures and labels that belong together.
+        """
+        from stg_np.data import arrays
+
+        return arrays.from_arrays(
+            x_train, y_train, x_test, y_test, classes=classes, value_range=value_range, name=name, flip=flip
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a NumPy archive (``.npz``), for ``--data`` and :meth:`load`.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        from stg_np.data import arrays
+
+        arrays.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Dataset:
+        """Read an archive that :meth:`save` wrote, or one with arrays of the usual names.
+
+        Raises:
+            DataError: if it is none, or is damaged.
+        """
+        from stg_np.data import arrays
+
+        return arrays.load(Path(path))
 
     def __post_init__(self) -> None:
         for text in (self.name, self.split, *self.classes):  # they are printed, and a checkpoint keeps them
@@ -100,9 +157,12 @@ class Dataset:
     @property
     def label(self) -> str:
         """The name as every accuracy must quote it, with the split and the provenance where they matter."""
-        provenance = "" if self.official else f"not the official files, fingerprint {self.fingerprint}"
+        provenance = "" if self.official else f"fingerprint {self.fingerprint}"
+        if provenance and not self.own:
+            provenance = f"not the official files, {provenance}"
         remarks = ", ".join(remark for remark in (self.split, provenance) if remark)
-        return f"{self.name} ({remarks})" if remarks else self.name
+        name = Path(self.name).name if self.own else self.name
+        return f"{name} ({remarks})" if remarks else name
 
     @property
     def shape(self) -> tuple[int, int, int]:

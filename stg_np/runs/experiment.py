@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 import stg_np
 from stg_np.backend import array_module, to_host
-from stg_np.data import Dataset, load, source
+from stg_np.data import Dataset, full_name, is_own, load, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.engine import Engine
 from stg_np.optim import with_learning_rate
@@ -131,6 +131,7 @@ def make_run(
     data: str | None = None,
     data_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    size: tuple[int, int] | None = None,
     final: bool = False,
     device: str = "cpu",
     out: str | PathLike[str] | None = None,
@@ -141,7 +142,8 @@ def make_run(
 
     Args:
         preset: a name in :data:`~stg_np.presets.PRESETS`; None: that of the data, or ``digits``.
-        data: the name of the data set, if it is not the preset's. data_dir: where it lies.
+        data: the name of the data set, if it is not the preset's, or a folder or ``.npz`` file of your own.
+        data_dir: where it lies. size: height and width of the pictures of a folder of your own.
         split: ``random`` for data without an official split.
         final: train on all training pictures, with none held out.
         device: ``cpu`` or ``cuda``. out: the folder of the run; None: ``runs/PRESET``.
@@ -159,7 +161,10 @@ def make_run(
     refuse_progress(folder, overwrite)
     config = with_settings(PRESETS[name].config, settings)
     split_seed = config.seed if split == "random" else None
-    dataset = load(data or PRESETS[name].data, data_dir, split_seed=split_seed)
+    data = data or PRESETS[name].data
+    if size is not None and not is_own(data):
+        raise RunError(f"--size is for pictures of your own, and {data} has its size: leave it out")
+    dataset = load(data, data_dir, split_seed=split_seed, size=size)
     config = replace(config, flip=config.flip and dataset.flip)
     try:
         model = PRESETS[name].make_model(dataset.shape, len(dataset.classes))
@@ -183,7 +188,7 @@ def resume_run(
     Args:
         out: the folder of the run. data_dir: where its data lie.
         device: None: the one that it was on.
-        said: ``preset``, ``data``, ``split``, ``final`` and :data:`SETTINGS`, as far as somebody says them again.
+        said: ``preset``, ``data``, ``size``, ``split``, ``final`` and :data:`SETTINGS`, as far as they are said again.
 
     Raises:
         CheckpointError: if there is no run, or its files are damaged or edited.
@@ -197,9 +202,12 @@ def resume_run(
             f"there is no run to resume in {folder.path}: begin one without --resume, or name its --out"
         )
     about, now = checkpoint.load(folder.last, device)
+    if said.get("data") is not None:
+        said["data"] = full_name(said["data"])
     refuse_changes(folder, about, said)
     folder.check_config(about)
-    dataset = load(about.data.name, data_dir, split_seed=about.data.split_seed)
+    shape = about.model.input_shape
+    dataset = load(about.data.name, data_dir, split_seed=about.data.split_seed, size=shape)
     train, validation, facts = examples(dataset, about.training.seed, about.final, about.data.split_seed)
     if facts != about.data:
         raise RunError(
@@ -213,7 +221,7 @@ def resume_run(
 
 def chosen_preset(preset: str | None, data: str | None) -> str:
     """The preset that is named, or the one of the data that are named, or digits."""
-    name = preset or DEFAULT_PRESET.get(data or "digits")
+    name = preset or ("rows" if is_own(data or "digits") else DEFAULT_PRESET.get(data or "digits"))
     if name in PRESETS:
         return name
     if preset is None and data is not None:
@@ -242,7 +250,8 @@ def as_begun(about: About) -> dict[str, Any]:
     begun: dict[str, Any] = {name: getattr(about.training, name) for name in SETTINGS if name != "learning_rate"}
     begun["learning_rate"] = about.training.optimizer.learning_rate
     split = "default" if about.data.split_seed is None else "random"
-    return begun | {"data": about.data.name, "preset": about.preset, "split": split}
+    size = about.model.input_shape[:2]
+    return begun | {"data": about.data.name, "preset": about.preset, "split": split, "size": size}
 
 
 def refuse_progress(folder: RunFolder, overwrite: bool) -> None:
@@ -267,6 +276,7 @@ def refuse_changes(folder: RunFolder, about: About, said: Mapping[str, Any]) -> 
         given = said.get(name)
         if given is not None and given != value:
             option = "--" + name.replace("_", "-")
+            given, value = ("x".join(map(str, it)) if isinstance(it, tuple) else it for it in (given, value))
             raise RunError(f"{option} {given} {refusal} with {option} {value}; {advice}")
 
 

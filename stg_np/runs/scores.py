@@ -73,6 +73,11 @@ def refuse_misfit(about: About, dataset: Dataset) -> None:
         raise MisfitError(
             f"the model takes pictures of {needs} and {dataset.name} has {has}: name other data with --data"
         )
+    if about.data.value_range != dataset.value_range:
+        raise MisfitError(
+            f"the model has learned pixels up to {about.data.value_range} and those of {dataset.name} go up to "
+            f"{dataset.value_range}: name other data with --data"
+        )
     if about.data.classes != dataset.classes:
         raise MisfitError(
             f"the model knows the classes of {about.data.name} ({', '.join(about.data.classes)}), which are not those "
