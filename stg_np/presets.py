@@ -76,9 +76,9 @@ PRESETS = {
     ),
     "rows": Preset(
         "digits",
-        "a row a step, for pictures of any size; the start for data of your own, not tuned to any",
+        "8 rows of 8 pixels; for data of your own as many as their pictures have, and not tuned to any",
         {"view": "rows", "width": 128, "layers": 3},
-        TrainConfig(epochs=30, batch_size=32, group_size=16, optimizer=at(0.01), flip=True, shift=1),
+        TrainConfig(epochs=30, batch_size=32, group_size=16, optimizer=at(0.01), shift=1),
     ),
 }
 

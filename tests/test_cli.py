@@ -390,7 +390,7 @@ def test_other_bytes_are_not_trained_on_without_a_word(stg: Stg, cifar: Path) ->
         (["train", "--data", "cifar10", "--split", "random"], ["official split"]),
         (["data", "verify", "cifar"], ["cifar10"]),
         (["eval", "missing.npz"], ["missing.npz"]),
-        (["eval", "."], ["cannot read"]),
+        (["eval", "."], ["there is no checkpoint"]),
         (["predict", "missing.npz", "picture.png"], ["missing.npz"]),
         (["summary", "missing.npz"], ["missing.npz"]),
     ],
@@ -612,6 +612,8 @@ def test_a_picture_that_is_no_picture_costs_one_line_and_not_the_other_answers(
     assert_one_sentence(result, "text.png", "cannot be read as a picture")
     assert [line.split(":")[0] for line in result.out.splitlines()] == ["a.png", "z.png"]
     assert_one_sentence(stg("predict", best, "missing.png"), "there is no picture missing.png")
+    Path("\x1b[2J.png").write_bytes(b"I am no picture")
+    assert_one_sentence(stg("predict", best, "\x1b[2J.png"), r"\x1b[2J.png cannot be read")
 
 
 def test_predict_takes_a_run_and_a_folder_and_standard_input(
@@ -628,6 +630,10 @@ def test_predict_takes_a_run_and_a_folder_and_standard_input(
     assert from_pipe == from_folder | {"image": "-"}
     assert_one_sentence(stg("predict", finished[0], "set", "no-such-folder/"), "there is no picture no-such-folder")
     assert_one_sentence(stg("predict", "set", "set"), "set")
+    for command in ("eval", "summary"):
+        assert stg(command, finished[0]).out == stg(command, finished[0] / "best.npz").out
+    monkeypatch.setattr("sys.stdin", None)
+    assert_one_sentence(stg("predict", finished[0], "-"), "pipe a picture in")
 
 
 def test_predict_prints_a_table(stg: Stg, finished: tuple[Path, Result]) -> None:

@@ -11,7 +11,18 @@ from typing import Any
 
 def add_checkpoint(parser: Any) -> None:
     """The checkpoint, by position."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a best.npz or checkpoint.npz")
+    about = "a best.npz or checkpoint.npz, or the folder of a run, whose best state is used"
+    parser.add_argument("checkpoint", type=checkpoint_path, metavar="CHECKPOINT", help=about)
+
+
+def checkpoint_path(text: str) -> Path:
+    """A type for argparse: the file itself, or the state to use of the run in a folder."""
+    path = Path(text)
+    if not path.is_dir():
+        return path
+    from stg_np.runs.folder import RunFolder
+
+    return RunFolder(path).chosen
 
 
 def add_data_dir(parser: Any) -> None:

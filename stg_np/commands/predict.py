@@ -9,25 +9,27 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.commands import OK, WRONG_USE, UsageError, checked_device, complain
+from stg_np.commands import OK, WRONG_USE, UsageError, checked_device, complain, printable
 from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
 from stg_np.data import SOURCES, DataError
 from stg_np.data.pictures import CROPS, MODES, Crop, Seen, open_picture, pictures_in, read_stream, see
 from stg_np.engine import Threads
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored, load
-from stg_np.runs.folder import RunFolder
 from stg_np.runs.scores import probabilities
 from stg_np.runs.sheet import sheet_png
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 ABOUT = "say what pictures of your own show"
 EPILOG = """\
-CHECKPOINT may be the folder of a run: its best state is used. IMAGE is a picture file (PNG, JPEG, GIF, BMP, TIFF, WEBP
+IMAGE is a picture file (PNG, JPEG, GIF, BMP, TIFF, WEBP
 or PPM), a folder, of which all pictures are taken, or - for a picture from standard input. A picture that cannot be
 read costs one line on stderr; the others are answered, and the exit code is 2 at the end.
 
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the most probable classes of each picture."""
     device = args.device or "cpu"
     checked_device(device, None)
-    stored = load(chosen_checkpoint(args.checkpoint), device)
+    stored = load(args.checkpoint, device)
     shape = stored.about.model.input_shape
     if len(shape) != 3 or shape[2] not in MODES:
         raise UsageError(f"{args.checkpoint} is not a model of grey or coloured pictures")
@@ -95,11 +97,6 @@ def run(args: argparse.Namespace) -> int:
     if args.show is not None and answers:
         show(args.show, answers, stored.about.data.value_range)
     return WRONG_USE if failures else OK
-
-
-def chosen_checkpoint(path: Path) -> Path:
-    """The file itself, or the state to use of the run in a folder."""
-    return RunFolder(path).chosen if path.is_dir() else path
 
 
 def has_ink(stored: Stored) -> bool:
@@ -124,7 +121,7 @@ def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataErr
     def seen() -> Iterator[tuple[str, Seen]]:
         for name in named(args.images, failed):
             try:
-                picture = open_picture(Path(name)) if name != "-" else read_stream(sys.stdin.buffer, "standard input")
+                picture = from_standard_input() if name == "-" else open_picture(Path(name))
             except DataError as error:
                 failed(DataError(printable(error)))
             else:
@@ -137,6 +134,13 @@ def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataErr
             likely = probabilities(stored, np.stack([each.pixels for _, each in group]), engine)
             for (name, each), row in zip(group, likely):
                 yield Answer(printable(name), each, top_classes(row, about.data.classes, args.top))
+
+
+def from_standard_input() -> Image:
+    """The picture that is piped in."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed: pipe a picture in")
+    return read_stream(sys.stdin.buffer, "standard input")
 
 
 def named(images: Sequence[str], failed: Callable[[DataError], None]) -> Iterator[str]:
@@ -216,8 +220,3 @@ def show(target: Path, answers: Sequence[Answer], value_range: int) -> None:
     write_atomically(target, sheet_png([answer.seen.pixels for answer in answers[:SHOWN]], captions, value_range))
     if len(answers) > SHOWN:
         complain(f"{printable(target)} shows the first {SHOWN} of {len(answers):,} pictures")
-
-
-def printable(text: object) -> str:
-    """A text without what a terminal would obey: control characters are spelled out."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))

@@ -237,7 +237,9 @@ def decode(file: IO[bytes], name: str) -> Image:
     except PixelsError as error:
         raise DataError(f"{name} has {error}: save it as a grey or coloured PNG first") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} cannot be read as a picture: give one of {', '.join(FORMATS)}") from error
+        raise DataError(
+            f"{name} cannot be read as a picture (it is none, or of a rare kind): give one of {', '.join(FORMATS)}"
+        ) from error
     except Exception as error:  # damaged files raise nearly everything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or cut off"
         raise DataError(f"{name} cannot be read as a picture ({reason}): get it again, or convert it to PNG") from error
