@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from stg_np.backend import array_module
+from stg_np.foreign import showable
 
 COMMANDS = {
     "train": "stg_np.commands.train",
@@ -42,15 +43,10 @@ def complain(sentence: str) -> None:
     print(f"stg-np: {sentence}", file=sys.stderr, flush=True)
 
 
-def printable(text: object) -> str:
-    """A text without what a terminal would obey: control characters are spelled out."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
-
-
 def complain_of_damaged(sentences: Sequence[str]) -> None:
     """The pictures of a data set that could not be read: the first ten, and how many more."""
     for sentence in sentences[:10]:
-        complain(f"left out: {printable(sentence)}")
+        complain(f"left out: {showable(sentence, 500)}")
     if len(sentences) > 10:
         complain(f"left out: {len(sentences) - 10:,} more pictures that cannot be read")
 

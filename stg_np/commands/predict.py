@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.commands import OK, WRONG_USE, UsageError, checked_device, complain, printable
+from stg_np.commands import OK, WRONG_USE, UsageError, checked_device, complain
 from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
 from stg_np.data import SOURCES, DataError
 from stg_np.data.pictures import CROPS, MODES, Crop, Seen, open_picture, pictures_in, read_stream, see
 from stg_np.engine import Threads
+from stg_np.foreign import showable
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored, load
 from stg_np.runs.scores import probabilities
@@ -108,9 +109,9 @@ def has_ink(stored: Stored) -> bool:
 def refuse_to_overwrite(target: Path, images: Sequence[str]) -> None:
     """``--show`` makes a new picture, or replaces an old one of its kind, but none of those that it is to show."""
     if target.suffix.lower() != ".png":
-        raise UsageError(f"--show {printable(target)} would be a PNG: give it a name that ends in .png")
+        raise UsageError(f"--show {showable(target)} would be a PNG: give it a name that ends in .png")
     if target.exists() and any(target.resolve().is_relative_to(Path(image).resolve()) for image in images):
-        raise UsageError(f"--show {printable(target)} would replace one of the pictures: give it another name")
+        raise UsageError(f"--show {showable(target)} would replace one of the pictures: give it another name")
 
 
 def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataError], None]) -> Iterator[Answer]:
@@ -123,7 +124,7 @@ def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataErr
             try:
                 picture = from_standard_input() if name == "-" else open_picture(Path(name))
             except DataError as error:
-                failed(DataError(printable(error)))
+                failed(DataError(showable(error, 500)))
             else:
                 shape, value_range = about.model.input_shape, about.data.value_range
                 yield name, see(picture, shape, value_range, invert=args.invert, crop=crop)
@@ -133,7 +134,7 @@ def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataErr
         while group := list(islice(pictures, GROUP)):
             likely = probabilities(stored, np.stack([each.pixels for _, each in group]), engine)
             for (name, each), row in zip(group, likely):
-                yield Answer(printable(name), each, top_classes(row, about.data.classes, args.top))
+                yield Answer(showable(name, 1000), each, top_classes(row, about.data.classes, args.top))
 
 
 def from_standard_input() -> Image:
@@ -152,7 +153,7 @@ def named(images: Sequence[str], failed: Callable[[DataError], None]) -> Iterato
         try:
             yield from map(str, pictures_in(Path(image)))
         except DataError as error:
-            failed(DataError(printable(error)))
+            failed(DataError(showable(error, 500)))
 
 
 def top_classes(probability: Array, classes: tuple[str, ...], count: int) -> list[tuple[str, float]]:
@@ -171,7 +172,7 @@ def remembered(answers: Iterator[Answer], memory: list[Answer]) -> Iterator[Answ
 def write_text(answers: Iterator[Answer]) -> None:
     """A line a picture, for people."""
     for name, _, best in answers:
-        print(f"{name}: " + ", ".join(f"{printable(kind)} {probability:.1%}" for kind, probability in best))
+        print(f"{name}: " + ", ".join(f"{showable(kind)} {probability:.1%}" for kind, probability in best))
 
 
 def write_csv(answers: Iterator[Answer]) -> None:
@@ -181,7 +182,7 @@ def write_csv(answers: Iterator[Answer]) -> None:
         if number == 0:  # now it is known how many classes there are
             ranks = ["", *(f"_{k}" for k in range(2, len(best) + 1))]
             table.writerow(["image", *(column + rank for rank in ranks for column in ("class", "probability"))])
-        cells = ((printable(kind), f"{probability:.6f}") for kind, probability in best)
+        cells = ((showable(kind), f"{probability:.6f}") for kind, probability in best)
         table.writerow([name, *(cell for pair in cells for cell in pair)])
 
 
@@ -219,4 +220,4 @@ def show(target: Path, answers: Sequence[Answer], value_range: int) -> None:
     captions = [(Path(name).name, f"{best[0][0]} {best[0][1]:.1%}") for name, _, best in answers[:SHOWN]]
     write_atomically(target, sheet_png([answer.seen.pixels for answer in answers[:SHOWN]], captions, value_range))
     if len(answers) > SHOWN:
-        complain(f"{printable(target)} shows the first {SHOWN} of {len(answers):,} pictures")
+        complain(f"{showable(target)} shows the first {SHOWN} of {len(answers):,} pictures")

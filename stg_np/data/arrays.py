@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, FileCheck, Images, Labels, check_file, fingerprint
+from stg_np.foreign import showable
 
 NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
@@ -262,7 +263,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except DataError:
         raise
     except Exception as error:  # a damaged archive raises one of many kinds
-        raise DataError(f"{path} is no NumPy archive (.npz), or is damaged ({error!s:.100}): write it again") from error
+        raise DataError(
+            f"{path} is no NumPy archive (.npz), or is damaged ({showable(error, 100)}): write it again"
+        ) from error
     return arrays
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, NoReturn, get_args
@@ -14,6 +13,7 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.data.base import DataError
+from stg_np.foreign import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -184,12 +184,7 @@ def open_picture(path: Path) -> Image:
         DataError: if the file is not there or no regular file, or is not a picture in one of :data:`FORMATS`.
     """
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path} is a directory: give a picture")
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is no regular file: copy it into one, or pipe it in and write -")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return decode(file, str(path))
     except FileNotFoundError as error:
         raise DataError(f"there is no picture {path}: check the path") from error
