@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 ABOUT = "say what pictures of your own show"
 EPILOG = """\
-IMAGE is a picture file (PNG, JPEG, GIF, BMP, TIFF, WEBP
-or PPM), a folder, of which all pictures are taken, or - for a picture from standard input. A picture that cannot be
-read costs one line on stderr; the others are answered, and the exit code is 2 at the end.
+IMAGE is a picture file (PNG, JPEG, GIF, BMP, TIFF, WEBP or PPM), a folder, of which all pictures are taken, or - for a
+picture from standard input. A picture that cannot be read costs one line on stderr; the others are answered, and the
+exit code is 2 at the end.
 
 Pictures are framed as the training pictures are. Digits and Fashion-MNIST fill their frame, light on dark: what is
 drawn is cut out (--crop ink), and for dark ink on white paper add --invert. Of other pictures, the part from the middle

@@ -131,8 +131,7 @@ def load(
     Raises:
         DataError: if the name is unknown, the data are not there, or a file is not what it should be.
     """
-    moved = name not in SOURCES and os.path.isabs(name) and data_dir is not None
-    if moved or is_own(name):
+    if is_own(name) or os.path.isabs(name):
         return _load_own(name, data_dir, split_seed, size)
     module = source(name)
     if split_seed is not None and module.INFO.official_split:
@@ -149,7 +148,10 @@ def _load_own(
     path = Path(os.path.abspath(Path(name if data_dir is None else data_dir).expanduser()))
     module = next((module for module in OWN_SOURCES if module.accepts(path)), None)
     if module is None:
-        raise DataError(f"{path} is neither a folder of pictures nor an .npz file: check the path")
+        raise DataError(
+            f"{path} is neither a folder of pictures nor an .npz file: check the path, or say where it has moved to "
+            "with --data-dir"
+        )
     with one_sentence("read"):
         dataset = module.load(path, size)
     dataset = replace(dataset, name=full_name(name) if data_dir is None else name)

@@ -107,7 +107,7 @@ def test_a_folder_that_has_moved_is_read_under_its_name() -> None:
     Path("pets").rename("animals")
     after = load(name, "animals")
     assert (after.name, after.fingerprint, after.label) == (before.name, before.fingerprint, before.label)
-    assert "no data set" in one_sentence(lambda: load(name))
+    assert "moved to with --data-dir" in one_sentence(lambda: load(name))
     assert "neither a folder" in one_sentence(lambda: load(name, "nowhere"))
 
 
