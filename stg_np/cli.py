@@ -7,15 +7,14 @@ is imported by what needs it, so that help is quick and Ctrl-C is caught from th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import stg_np
+from stg_np import streams
 from stg_np.foreign import showable
 
 
@@ -63,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``argv``: the arguments; None: those of this process, which then belongs to the command.
     """
     try:
+        if argv is None:
+            streams.prepare()
         return run(sys.argv[1:] if argv is None else argv)
     finally:
         if argv is None:
@@ -84,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
             raise
         flush_or_abandon_stdout()
         sentence, code = explained(error)
-        print(f"stg-np: {showable(sentence, 2000)}", file=sys.stderr, flush=True)
+        streams.complain(showable(sentence, 2000))
         return code
 
 
@@ -115,9 +116,8 @@ def explained(error: BaseException) -> tuple[str, int]:
 
 
 def flush_or_abandon_stdout() -> None:
-    """Let what stdout does not take go nowhere: it would be tried, and fail, again at exit."""
+    """Before an error is told: what stdout does not take now, it shall not refuse again at exit."""
     try:
         sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        streams.abandon(sys.stdout)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import pytest
 from PIL import Image
 
 import stg_np
+from stg_np import streams
 from stg_np.cli import main, make_parser
 from stg_np.commands.progress import Progress
 from stg_np.data import load
@@ -304,6 +306,8 @@ def test_a_run_is_not_overwritten_unless_asked(stg: Stg, trained: Path) -> None:
     assert arrays(trained / "checkpoint.npz") == before
     result = stg("train", "--out", trained, "--overwrite", "--preset", "tiny")
     assert result.code == 0, result.err
+    assert "replaced: best.npz, checkpoint.npz, config.toml, confusion.png, curves.png, metrics.jsonl; " in result.out
+    assert files(trained) == FILES  # the old run is gone, now that the new one has ended
     assert checkpoint.load(trained / "checkpoint.npz").now.step == 3
 
 
@@ -312,6 +316,59 @@ def test_what_is_no_checkpoint_is_not_overwritten_either(stg: Stg) -> None:
     Path("run/checkpoint.npz").write_bytes(b"precious")
     assert_one_sentence(stg("train", "--out", "run"), "--overwrite")
     assert Path("run/checkpoint.npz").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_files_that_are_no_run_are_not_overwritten(stg: Stg, name: str) -> None:
+    Path("run").mkdir()
+    Path("run", name).write_bytes(b"precious")
+    assert_one_sentence(stg("train", "--preset", "tiny", "--out", "run"), name, "--out")
+    assert files(Path("run")) == {name}
+    assert Path("run", name).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_programs_save(stg: Stg, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    with monkeypatch.context() as patch:
+        signal_after(patch, 2, number)
+        assert stg("train", "--preset", "tiny", "--out", "run").code == 128 + number
+    assert checkpoint.load(Path("run/checkpoint.npz")).now.step == 2
+
+
+def test_nohup_is_respected(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signal_after(monkeypatch, 2, signal.SIGHUP)
+        assert stg("train", "--preset", "tiny", "--out", "run").code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", "| true"])
+def test_a_finished_training_is_a_success_whoever_listens(tmp_path: Path, redirection: str) -> None:
+    """Closed, full and broken streams; a number of a stream that is closed must not be that of a checkpoint."""
+    command = f"set -o pipefail; {shlex.join(PROGRAM)} train --epochs 1 --workers 1 --out run {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(tmp_path / "run") == FILES
+    if "2>" not in redirection and redirection != ">&-":
+        assert done.stderr.splitlines()[-1].startswith("test accuracy 0.")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_letters_that_an_encoding_lacks_are_no_error(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    for prepared in (True, False):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+        if prepared:
+            streams.prepare()
+            print("8×8 ≤ 9, \udcff", flush=True)
+        else:
+            assert streams.say("8×8 ≤ 9, \udcff")
+        assert b"8 \\u2264 9, \\udcff" in raw.getvalue()
 
 
 def test_a_training_that_explodes_ends_with_1_and_may_be_begun_again(stg: Stg) -> None:
@@ -446,7 +503,7 @@ def test_a_full_disk_is_found_before_training(stg: Stg) -> None:
     with full_disk(100_000):
         result = stg("train", "--out", "run")
     assert_one_sentence(result, "run/checkpoint.npz", "free some space")
-    assert files(Path("run")) == {"config.toml"}
+    assert files(Path("run")) == set()
 
 
 @pytest.mark.parametrize(("limit", "named"), [(4_000, "best.npz"), (1, "metrics.jsonl")])

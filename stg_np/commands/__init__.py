@@ -12,11 +12,11 @@ A new command is one such file and one line in :data:`COMMANDS`. What only ``run
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from stg_np.backend import array_module
 from stg_np.foreign import showable
+from stg_np.streams import complain
 
 COMMANDS = {
     "train": "stg_np.commands.train",
@@ -36,11 +36,6 @@ OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 class UsageError(Exception):
     """Something that the user can mend; the message is one sentence: what, where, how to mend it."""
-
-
-def complain(sentence: str) -> None:
-    """One sentence on stderr."""
-    print(f"stg-np: {sentence}", file=sys.stderr, flush=True)
 
 
 def complain_of_damaged(sentences: Sequence[str]) -> None:

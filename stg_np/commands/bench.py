@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import FAILED, OK, UsageError, checked_device
 from stg_np.commands.options import add_device, add_json, whole
+from stg_np.strict_json import to_json
 
 if TYPE_CHECKING:
     from stg_np.bench.report import ResultFile
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         write(report, args.out)
     if args.json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report, indent=1))
     else:
         print("\n".join(file.text(report) for file in files_of(report).values()), end="")
     for failure in failures(report):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from math import isnan
 from typing import Any
@@ -20,6 +19,7 @@ from stg_np.evaluate import one_vs_rest_accuracy, recall_per_class
 from stg_np.runs.checkpoint import Stored, load
 from stg_np.runs.description import About
 from stg_np.runs.scores import Scores, score
+from stg_np.strict_json import to_json
 from stg_np.summary import aligned
 
 ABOUT = "test a checkpoint on the test pictures"
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     with Threads(count) as engine:
         scores = score(stored, dataset, engine)
     if args.json:
-        print(json.dumps(as_json(args.checkpoint, about, dataset, scores), indent=2))
+        print(to_json(as_json(args.checkpoint, about, dataset, scores), indent=2))
     else:
         print("\n".join(text_lines(args.checkpoint, stored, dataset, scores)))
     return OK

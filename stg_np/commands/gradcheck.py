@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from stg_np.commands import FAILED, OK, checked_device
 from stg_np.commands.options import add_device, add_json, whole
+from stg_np.strict_json import to_json
 
 ABOUT = "hold every forward/backward pair and the whole model against finite differences; exit 1 if one fails"
 EPILOG = ""
@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
     checked_device(device, None)
     reports = run_checks(device=device, seed=args.seed)
-    print(json.dumps([report.to_dict() for report in reports], indent=2) if args.json else format_table(reports))
+    print(to_json([report.to_dict() for report in reports], indent=2) if args.json else format_table(reports))
     return OK if all(report.ok for report in reports) else FAILED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.commands import OK, WRONG_USE, UsageError, checked_device, complain
+from stg_np.commands import OK, WRONG_USE, UsageError, checked_device
 from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
 from stg_np.data import SOURCES, DataError
 from stg_np.data.pictures import CROPS, MODES, Crop, Seen, open_picture, pictures_in, read_stream, see
@@ -24,6 +23,8 @@ from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored, load
 from stg_np.runs.scores import probabilities
 from stg_np.runs.sheet import sheet_png
+from stg_np.streams import complain
+from stg_np.strict_json import to_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -197,7 +198,7 @@ def write_json(answers: Iterator[Answer]) -> None:
         }
         for name, seen, best in answers
     ]
-    print(json.dumps(rows, indent=2))
+    print(to_json(rows, indent=2))
 
 
 def remarks(answers: Sequence[Answer], ink: bool, inverted: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
+from stg_np import streams
 from stg_np.train import Record, Run
 
 
@@ -30,15 +31,26 @@ class Progress:
             unit_scale=True,
             dynamic_ncols=True,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=not streams.is_terminal(sys.stderr),
         )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.bar.close()
+        try:
+            self.bar.close()
+        except (OSError, ValueError):
+            streams.abandon(sys.stderr)
 
     def show(self, record: Record) -> None:
-        """Show a record; where there is no terminal, only the record of an epoch."""
+        """Show a record; where there is no terminal, only that of an epoch. A terminal that is gone is no error."""
+        try:
+            self.show_somehow(record)
+        except (OSError, ValueError):
+            self.bar.disable = True
+            streams.abandon(sys.stderr)
+
+    def show_somehow(self, record: Record) -> None:
+        """The same, on a stream that takes it."""
         if record.validation_accuracy is not None:
             self.validation = f", validation {record.validation_accuracy:.4f}"
         epoch = f"epoch {record.epoch}/{self.run.config.epochs}"
@@ -50,4 +62,4 @@ class Progress:
         elif record.kind == "epoch":
             left = (self.steps - record.step) * (perf_counter() - self.began) / (record.step - self.first_step)
             speed = f"{record.images_per_second:,.0f} images/s, {left:.0f} s left"
-            print(f"{epoch}: {figures}, {speed}", file=sys.stderr, flush=True)
+            streams.note(f"{epoch}: {figures}, {speed}")

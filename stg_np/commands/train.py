@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from stg_np.backend import Array
-from stg_np.commands import INTERRUPTED, OK, checked_device, complain, complain_of_damaged
+from stg_np.commands import OK, checked_device, complain_of_damaged
 from stg_np.commands.options import add_data_dir, add_device, add_workers, height_and_width, positive, whole
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES
@@ -20,8 +20,17 @@ from stg_np.engine import Engine, Threads
 from stg_np.evaluate import recall_per_class
 from stg_np.presets import PRESETS
 from stg_np.runs.checkpoint import Stored
-from stg_np.runs.experiment import SETTINGS, Experiment, chosen_preset, folder_path, make_run, resume_run
-from stg_np.runs.scores import Scores, score
+from stg_np.runs.experiment import (
+    SETTINGS,
+    Experiment,
+    chosen_preset,
+    finite_scores,
+    folder_path,
+    make_run,
+    resume_run,
+)
+from stg_np.runs.scores import Scores
+from stg_np.streams import complain, note, say
 
 ABOUT = "train a network; with no option: on the digits"
 LIST_OF_PRESETS = "\n".join(
@@ -44,7 +53,8 @@ of best.npz. The test pictures are used once, at the end. With --final nothing i
 
 The folder then holds config.toml (what was trained on what), metrics.jsonl (one line a record), checkpoint.npz (the
 last state), best.npz, curves.png and confusion.png. A resumed run gives the numbers of an uninterrupted one, bit for
-bit on one machine. Exit codes: 0 done, 1 training failed, 2 wrong use, 130 Ctrl-C (the state is saved).
+bit on one machine. Exit codes: 0 done, 1 training failed, 2 wrong use, 130 Ctrl-C (the state is saved; 143 SIGTERM,
+129 SIGHUP). What --overwrite replaces stays in a folder .replaced until the new run has ended.
 """
 
 
@@ -71,7 +81,9 @@ def add_options(parser: Any) -> None:
     where.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
     exclusive = where.add_mutually_exclusive_group()
     exclusive.add_argument("--resume", action="store_true", help="go on with the run in that folder, as it was begun")
-    exclusive.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
+    exclusive.add_argument(
+        "--overwrite", action="store_true", help="replace the run in that folder, at the end of this one"
+    )
     add_device(where)
     add_workers(where)
 
@@ -79,27 +91,31 @@ def add_options(parser: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     where = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
-    with experiment_of(args) as experiment, StopSignals() as stop:
-        complain_of_damaged(experiment.dataset.damaged)
+    begun = experiment_of(args)
+    complain_of_damaged(begun.dataset.damaged)
+    with StopSignals() as stop, begun as experiment:
         folder = experiment.folder
         how_to_go_on = f"go on with `stg-np train --resume {shlex.join(['--out', str(folder.path), *where])}`"
         with Threads(checked_device(experiment.run.device, args.workers)) as engine:
-            print(heading(experiment, engine), flush=True)
+            heard = say(heading(experiment, engine))
             try:
                 step = train_until_stopped(experiment, engine, stop)
                 if not stop.asked():
                     tested = experiment.chosen()
-                    scores = score(tested, experiment.dataset, engine)
+                    scores = finite_scores(tested, experiment.dataset, engine)
             except KeyboardInterrupt:
                 stop.is_over = True
                 complain(f"stopped at once; {folder.last} holds what was saved before: {how_to_go_on}")
-                return INTERRUPTED
+                return stop.exit_code
         stop.is_over = True
-        if stop.received is not None:
+        if stop.asked():
             complain(f"stopped and saved after step {step}: {how_to_go_on}")
-            return 128 + stop.received
-        experiment.write_results(tested, scores)
-        print("\n".join(closing_lines(experiment, tested, scores)), flush=True)
+            return stop.exit_code
+        for failed in experiment.write_results(tested, scores):
+            complain(f"note: {failed}")
+        lines = closing_lines(experiment, tested, scores)
+        if not (say("\n".join(lines)) and heard):
+            note(lines[-1])  # the result, where the rest has no reader
     return OK
 
 
@@ -126,7 +142,7 @@ def train_until_stopped(experiment: Experiment, engine: Engine, stop: StopSignal
 
 
 class StopSignals:
-    """While entered, a first Ctrl-C (or SIGTERM) only asks to stop; a second one raises KeyboardInterrupt.
+    """While entered, a first Ctrl-C (SIGTERM, SIGHUP) only asks to stop; a second one raises KeyboardInterrupt.
 
     With ``at_once`` the first one raises, too. Once ``is_over`` is set there is nothing left to stop: no more of them
     does anything.
@@ -141,23 +157,38 @@ class StopSignals:
         """Whether a signal has come."""
         return self.received is not None
 
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects after the signal."""
+        return 128 + (self.received or signal.SIGINT)
+
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals."""
+        """The handler of these signals."""
         if self.is_over:
             return
-        if self.asked() or self.at_once:
+        at_once = self.at_once or self.asked()
+        self.received = self.received or number
+        if at_once:
             self.is_over = True  # a third one must not disturb what the second has set going
             raise KeyboardInterrupt
-        self.received = number
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
-            self.before = {number: signal.signal(number, self.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self.handle) for number in handled_signals()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Ctrl-C, a polite ``kill``, and the end of the terminal, but for ``nohup``, which wants it ignored."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    return numbers
 
 
 def heading(experiment: Experiment, engine: Engine) -> str:
@@ -174,18 +205,22 @@ def heading(experiment: Experiment, engine: Engine) -> str:
         lines.insert(1, f"note: {dataset.note}")
     if start.step:
         lines.append(f"resumed after step {start.step}")
+    for old in experiment.folder.replaced():
+        until = "until this run has ended" if old.is_unedited(begun=False) else "and stay: not all is a run's"
+        lines.append(f"replaced: {', '.join(old.present())}; they lie in {old.path} {until}")
     return "\n".join(lines)
 
 
 def closing_lines(experiment: Experiment, tested: Stored, scores: Scores) -> list[str]:
     """What the user should know at the end; the last line is the contract's."""
-    folder, dataset = experiment.folder, experiment.dataset
-    held_out = "" if experiment.about.final else f", validation accuracy {tested.now.best_accuracy:.4f}"
+    folder, dataset, tested_file = experiment.folder, experiment.dataset, experiment.chosen_file
+    validation = experiment.validation_accuracy(tested.now)
+    held_out = "" if validation is None else f", validation accuracy {validation:.4f}"
     epoch = experiment.epoch_of(tested.now)
     lines = [
         f"files in {folder.path}: {', '.join(folder.names())}",
-        f"try it on a picture: stg-np predict {shlex.quote(str(folder.chosen))} PICTURE.png",
-        f"tested {folder.chosen.name} (epoch {epoch}{held_out}) on {dataset.label}, {scores.pictures:,} pictures",
+        f"try it on a picture: stg-np predict {shlex.quote(str(tested_file))} PICTURE.png",
+        f"tested {tested_file.name} (epoch {epoch}{held_out}) on {dataset.label}, {scores.pictures:,} pictures",
         "recall per class: " + per_class(dataset.classes, recall_per_class(scores.confusion)),
     ]
     if scores.accuracy_mirror is not None:

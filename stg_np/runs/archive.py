@@ -77,7 +77,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         temporary = None
         sync_folder(path.parent)
@@ -90,6 +90,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def umask() -> int:
+    """The permissions that the user takes away from new files; to read it means to set it, for an instant."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def clean_stale(path: Path) -> None:

@@ -9,6 +9,8 @@ Where a text says ``--out`` or ``--data-dir``, here these are the arguments ``ou
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import numpy as np
+
 import stg_np
-from stg_np.backend import array_module, to_host
+from stg_np.backend import array_module, get_xp, to_host
 from stg_np.data import Dataset, full_name, is_own, load, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.engine import Engine
@@ -30,7 +34,7 @@ from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About, DataFacts
 from stg_np.runs.folder import RunFolder, metrics_line
 from stg_np.runs.scores import Scores, score
-from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
+from stg_np.train import Examples, Record, Run, TrainConfig, TrainingError, TrainState, fit, initial_state
 
 VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
@@ -49,8 +53,8 @@ class RunError(Exception):
 class Experiment:
     """A run, what it learns from, its folder, and where it starts.
 
-    Enter it to have the folder for yourself: a new run removes what an older one left there, a resumed one drops the
-    records of steps that were never saved.
+    Enter it to have the folder for yourself. A new run that may overwrite an older one sets that aside until it has
+    ended, and puts it back if it fails before it has saved anything.
     """
 
     run: Run
@@ -66,20 +70,39 @@ class Experiment:
         with ExitStack() as stack:
             stack.enter_context(self.folder.locked())
             if self.resumed:
-                self.folder.write_config(self.about)
-                self.folder.forget_after(self.start.step)
+                refuse_progress_since(self.folder, self.start)
             else:
-                refuse_progress(self.folder, self.overwrite)
-                self.folder.begin(self.about, self.start)
+                refuse_loss(self.folder, self.overwrite)
+                aside = self.folder.begin(self.about, self.start)
+
+                def put_back(kind: type[BaseException] | None, error: object, at: object) -> None:
+                    self.put_back_after(kind, aside)
+
+                stack.push(put_back)
             self._held.enter_context(stack.pop_all())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._held.close()
+        self._held.__exit__(kind, error, at)
+
+    def put_back_after(self, kind: type[BaseException] | None, aside: Path | None) -> None:
+        """After an error before the first state was saved, there is nothing yet to replace the older run with."""
+        if kind is not None and self.folder.is_unedited():
+            self.folder.put_back(aside)
 
     def train(self, engine: Engine, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
-        """Train, and write down every record before it is yielded; see :func:`stg_np.train.fit`."""
-        for record in fit(self.run, engine, start=self.start, should_stop=should_stop):
+        """Train, and write down every record before it is yielded; see :func:`stg_np.train.fit`.
+
+        Raises:
+            RunError: if a ``best.npz`` that would be replaced is of another run.
+            TrainingError: if the training diverges. CheckpointError: if something cannot be read or written.
+        """
+        if self.resumed:
+            best_of(self.folder, Stored(self.about, self.start), self.run.device)
+            self.folder.write_config(self.about)
+            self.folder.forget_after(self.start.step)
+        records = fit(self.run, engine, start=self.start, should_stop=should_stop)
+        while (record := next_quietly(records)) is not None:
             self.keep(record)
             yield record
 
@@ -88,8 +111,14 @@ class Experiment:
 
         The order matters where the power fails in between: the newest ``checkpoint.npz`` never knows of a better
         accuracy than that of ``best.npz``, and of no epoch that ``metrics.jsonl`` lacks.
+
+        Raises:
+            TrainingError: if the state is not finite: it is not saved.
+            CheckpointError: if something cannot be written.
         """
         folder = self.folder
+        if record.kind != "step":
+            refuse_divergence(record)
         if record.kind != "stopped":
             folder.append(metrics_line(record, self.dataset.label))
         if record.is_best:
@@ -97,28 +126,73 @@ class Experiment:
         if record.kind != "step":
             checkpoint.save(folder.last, self.about, record.now)
 
+    @property
+    def chosen_file(self) -> Path:
+        """The file of the state to test: of the best where there is one, of the last with ``final``."""
+        return self.folder.last if self.about.final else self.folder.chosen
+
     def chosen(self) -> Stored:
-        """The state to test: the best one, or with ``final`` the last one."""
-        return checkpoint.load(self.folder.chosen, self.run.device)
+        """The state to test: the best one, or with ``final`` the last one.
+
+        Raises:
+            CheckpointError: if it cannot be read. RunError: if ``best.npz`` is that of another run.
+        """
+        last = checkpoint.load(self.folder.last, self.run.device)
+        return best_of(self.folder, last, self.run.device) or last
 
     def test(self, engine: Engine) -> Scores:
-        """Test the chosen state on the test pictures."""
-        return score(self.chosen(), self.dataset, engine)
+        """Test the chosen state on the test pictures; see :func:`finite_scores`."""
+        return finite_scores(self.chosen(), self.dataset, engine)
 
-    def write_results(self, tested: Stored, scores: Scores) -> None:
-        """The record of the test, and the two pictures."""
+    def validation_accuracy(self, now: TrainState) -> float | None:
+        """The accuracy on the held-out pictures of the state that is tested; None if nobody wrote it down."""
+        if self.chosen_file == self.folder.best:
+            return now.best_accuracy
+        epochs = [line for line in self.folder.read_metrics() if line["kind"] == "epoch" and line["step"] == now.step]
+        accuracy = epochs[-1].get("validation_accuracy") if epochs else None
+        return accuracy if isinstance(accuracy, float) else None
+
+    def write_results(self, tested: Stored, scores: Scores) -> list[str]:
+        """Write the record of the test and the two pictures, and remove what this run has replaced.
+
+        What fails here must not cost the result that is in hand: return a sentence for each that could not be done.
+        """
+        tasks: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("the record of the test is not in metrics.jsonl", lambda: self.write_test(tested, scores)),
+            ("curves.png could not be drawn", self.draw_curves),
+            ("confusion.png could not be drawn", lambda: self.draw_confusion(scores)),
+            ("the run that was replaced could not be removed", self.folder.discard_replaced),
+        )
+        failed = []
+        for what, do in tasks:
+            try:
+                do()
+            except (Exception, SystemExit) as error:  # a broken matplotlib raises whatever it likes
+                failed.append(f"{what}: {one_line(error)}")
+        return failed
+
+    def write_test(self, tested: Stored, scores: Scores) -> None:
+        """The record of the test."""
+        self.folder.append({
+            "kind": "test", "epoch": self.epoch_of(tested.now), "step": tested.now.step, "loss": scores.loss,
+            "accuracy": scores.accuracy, "accuracy_mirror": scores.accuracy_mirror, "data": self.dataset.label,
+            "fingerprint": self.dataset.fingerprint,
+        })  # fmt: skip
+
+    def draw_curves(self) -> None:
+        """Loss and accuracy over the epochs."""
         from stg_np.runs import plots
 
-        folder, dataset = self.folder, self.dataset
-        folder.append({
-            "kind": "test", "epoch": self.epoch_of(tested.now), "step": tested.now.step, "loss": scores.loss,
-            "accuracy": scores.accuracy, "accuracy_mirror": scores.accuracy_mirror, "data": dataset.label,
-            "fingerprint": dataset.fingerprint,
-        })  # fmt: skip
-        title = f"{dataset.label}, preset {self.about.preset}"
-        write_atomically(folder.curves, plots.curves_png(folder.read_metrics(), title))
-        title = f"{title}\ntest accuracy {scores.accuracy:.4f}"
-        write_atomically(folder.confusion, plots.confusion_png(to_host(scores.confusion), dataset.classes, title))
+        title = f"{self.dataset.label}, preset {self.about.preset}"
+        write_atomically(self.folder.curves, plots.curves_png(self.folder.read_metrics(), title))
+
+    def draw_confusion(self, scores: Scores) -> None:
+        """The confusion matrix of the test."""
+        from stg_np.runs import plots
+
+        title = f"{self.dataset.label}, preset {self.about.preset}\ntest accuracy {scores.accuracy:.4f}"
+        picture = plots.confusion_png(to_host(scores.confusion), self.dataset.classes, title)
+        write_atomically(self.folder.confusion, picture)
 
     def epoch_of(self, now: TrainState) -> int:
         """How many epochs a state has behind it."""
@@ -147,18 +221,18 @@ def make_run(
         split: ``random`` for data without an official split.
         final: train on all training pictures, with none held out.
         device: ``cpu`` or ``cuda``. out: the folder of the run; None: ``runs/PRESET``.
-        overwrite: whether a run in that folder may be replaced.
+        overwrite: whether a run in that folder may be replaced, once the new one has ended.
         settings: what differs from the preset, of :data:`SETTINGS`.
 
     Raises:
-        RunError: if the folder holds a run, or preset and data do not fit together.
+        RunError: if the folder holds a run or files that one would replace, or preset and data do not fit together.
         DataError: if the data cannot be had. DeviceError: if the device cannot be used.
         TypeError, ValueError: if a setting is unknown, or out of range.
     """
     array_module(device)
     name = chosen_preset(preset, data)
     folder = RunFolder(folder_path(out, name))
-    refuse_progress(folder, overwrite)
+    refuse_loss(folder, overwrite)
     config = with_settings(PRESETS[name].config, settings)
     split_seed = config.seed if split == "random" else None
     data = data or PRESETS[name].data
@@ -192,7 +266,7 @@ def resume_run(
 
     Raises:
         CheckpointError: if there is no run, or its files are damaged or edited.
-        RunError: if what is said is not how the run was begun, or the data are not those that it was trained on.
+        RunError: if what is said is not how the run was begun, or if the data are not those that it was trained on.
         DataError: if the data cannot be had. DeviceError: if the device cannot be used.
         TypeError: if something else is said.
     """
@@ -254,13 +328,84 @@ def as_begun(about: About) -> dict[str, Any]:
     return begun | {"data": about.data.name, "preset": about.preset, "split": split, "size": size}
 
 
-def refuse_progress(folder: RunFolder, overwrite: bool) -> None:
-    """A run that has made a step is not replaced unless that is asked for."""
-    if folder.has_progress and not overwrite:
+def finite_scores(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
+    """Test a state on the test pictures.
+
+    Raises:
+        TrainingError: if its loss is not finite: numbers that overflow are right by luck.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+        scores = score(stored, dataset, engine)
+    if not math.isfinite(scores.loss):
+        raise TrainingError(
+            "the loss on the test pictures is not finite: the training diverged, lower the learning rate"
+        )
+    return scores
+
+
+def best_of(folder: RunFolder, last: Stored, device: str) -> Stored | None:
+    """The best state of the run whose last one is given; None if no file is there.
+
+    Both hold the same description (of data, model and settings) and the same best accuracy. Where the power failed
+    between the two files, the best one is ahead.
+
+    Raises:
+        CheckpointError: if it cannot be read. RunError: if it is of another run.
+    """
+    if not os.path.lexists(folder.best):
+        return None
+    best = checkpoint.load(folder.best, device)
+    accuracies = best.now.best_accuracy, last.now.best_accuracy
+    fits = accuracies[0] >= accuracies[1] if best.now.step > last.now.step else accuracies[0] == accuracies[1]
+    if last.about.final or replace(best.about, device=last.about.device) != last.about or not fits:
         raise RunError(
-            f"{folder.path} already holds a run: go on with --resume, replace it with --overwrite, "
+            f"{folder.best} is not of the run in {folder.last.name} beside it: move it to another folder "
+            "(without it the last state is tested)"
+        )
+    return best
+
+
+def next_quietly(records: Iterator[Record]) -> Record | None:
+    """The next record; what overflows on the way is told by :func:`refuse_divergence`, not by a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return next(records, None)
+
+
+def refuse_divergence(record: Record) -> None:
+    """A state that is not finite is no state to save, and nothing to go on from."""
+    losses = [loss for loss in (record.loss, record.validation_loss) if loss is not None]
+    finite = all(bool(get_xp(array).isfinite(array).all()) for array in checkpoint.arrays_of(record.now).values())
+    if not finite or not all(map(math.isfinite, losses)):
+        raise TrainingError(
+            f"what was learned is not finite after step {record.step}, and was not saved: lower the learning rate"
+        )
+
+
+def refuse_loss(folder: RunFolder, overwrite: bool) -> None:
+    """What somebody has trained or put there is not replaced unless that is asked for."""
+    lost = folder.would_be_lost()
+    if not lost or overwrite:
+        return
+    if folder.last.name in lost:
+        raise RunError(
+            f"{folder.path} already holds a run ({', '.join(lost)}): go on with --resume, replace it with --overwrite, "
             "or choose another folder with --out"
         )
+    raise RunError(
+        f"{folder.path} already holds {', '.join(lost)}, which a new run would replace: choose another folder with "
+        "--out, or allow it with --overwrite"
+    )
+
+
+def refuse_progress_since(folder: RunFolder, start: TrainState) -> None:
+    """Another training may have been here after the state was read, and before the folder was locked."""
+    if checkpoint.load(folder.last, "cpu").now.step != start.step:
+        raise RunError(f"another training has gone on with {folder.path} meanwhile: resume it again")
+
+
+def one_line(error: BaseException) -> str:
+    """What a foreign error says, if not too much."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def refuse_changes(folder: RunFolder, about: About, said: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +13,14 @@ from stg_np.foreign import parse_json, parse_toml, read_limited, showable
 from stg_np.runs import archive, checkpoint
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.description import About, flattened, without_none
+from stg_np.strict_json import to_json
 from stg_np.train import Record, TrainState
 
 LARGEST_CONFIG = 1 << 18
 LARGEST_METRICS = 1 << 27
 """Bytes that are read of these files."""
+REPLACED = ".replaced"
+"""Folders of this name, in the folder of a run, keep what ``--overwrite`` replaces until the new run has ended."""
 
 
 @dataclass(frozen=True)
@@ -93,33 +96,106 @@ class RunFolder:
             lock.release()
 
     @property
-    def has_progress(self) -> bool:
-        """Whether a run in this folder has made a step that would be lost."""
-        if not self.last.exists():
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run writes."""
+        return (self.config, self.metrics, self.last, self.best, self.curves, self.confusion)
+
+    def present(self) -> list[str]:
+        """The names of those files that are there, whoever wrote them."""
+        return sorted(path.name for path in self.files if os.path.lexists(path))
+
+    def would_be_lost(self) -> list[str]:
+        """What a new run in this folder would destroy: all that is present, if there is more than a run's beginning."""
+        return [] if self.is_a_beginning() else self.present()
+
+    def is_a_beginning(self) -> bool:
+        """Whether there is no more than what :meth:`begin` writes again: no step that was saved, nothing of others."""
+        if not set(self.present()) <= {path.name for path in (self.config, self.metrics, self.last)}:
             return False
+        if not self.last.exists():
+            return not self.present()
         try:
-            return bool(archive.read_header(self.last).get("step") != 0)
+            records = [parsed(line) for line in self.metrics_lines()]
         except CheckpointError:
-            return True  # whatever it is, it is not ours to remove
+            return False
+        return self.is_unedited() and all(record is not None and record["kind"] == "step" for record in records)
 
-    def begin(self, about: About, now: TrainState) -> None:
-        """Remove what an older run left here, and save the state before the first step.
+    def is_unedited(self, *, begun: bool = True) -> bool:
+        """Whether ``checkpoint.npz`` is one, and ``config.toml`` what was written with it.
 
-        Saving at once finds a missing permission or a full disk before hours of training do.
+        ``begun``: only if no step of it was saved.
+        """
+        try:
+            stored = checkpoint.load(self.last, "cpu")
+            written = read_limited(self.config, LARGEST_CONFIG) if os.path.lexists(self.config) else None
+        except (CheckpointError, OSError, ValueError):
+            return False  # whatever it is, it is not ours to remove
+        return not (begun and stored.now.step) and written in (None, config_text(stored.about))
+
+    def begin(self, about: About, now: TrainState) -> Path | None:
+        """Save the state before the first step, in place of what is there; return where that was put, if it was a loss.
+
+        Saving at once finds a missing permission or a full disk before hours of training do. Then everything is as
+        before.
         """
         checkpoint.refuse_unreadable(about)
+        aside = self.set_aside() if self.would_be_lost() else None
+        try:
+            with one_sentence(self.path):
+                self.metrics.unlink(missing_ok=True)
+            checkpoint.save(self.last, about, now)
+            self.write_config(about)
+        except BaseException:
+            self.put_back(aside)
+            raise
+        return aside
+
+    def set_aside(self) -> Path:
+        """Move the files of a run into a folder of their own, which takes no room on the disk."""
+        number = 1
+        while os.path.lexists(aside := self.path / (REPLACED if number == 1 else f"{REPLACED}-{number}")):
+            number += 1
         with one_sentence(self.path):
-            for old in (self.last, self.best, self.metrics, self.curves, self.confusion):
-                old.unlink(missing_ok=True)
-        self.write_config(about)
-        checkpoint.save(self.last, about, now)
+            aside.mkdir()
+            try:
+                for name in self.present():
+                    os.replace(self.path / name, aside / name)
+            except BaseException:
+                for name in RunFolder(aside).present():
+                    os.replace(aside / name, self.path / name)
+                aside.rmdir()
+                raise
+        return aside
+
+    def put_back(self, aside: Path | None) -> None:
+        """Undo a beginning: the files of the new run go, and those that were set aside come back."""
+        if aside is None:
+            return
+        with one_sentence(self.path):
+            old = RunFolder(aside).present()
+            for path in self.files:
+                if path.name in old:
+                    os.replace(aside / path.name, path)
+                else:
+                    path.unlink(missing_ok=True)
+            aside.rmdir()
+
+    def replaced(self) -> list[RunFolder]:
+        """What was set aside for this run, or for one before it that did not end."""
+        return sorted((RunFolder(path) for path in self.path.glob(f"{REPLACED}*")), key=lambda folder: folder.path)
+
+    def discard_replaced(self) -> None:
+        """Remove the runs that were set aside, now that this one has ended. What is no whole run of ours stays."""
+        with one_sentence(self.path):
+            for old in self.replaced():
+                if old.is_unedited(begun=False):
+                    for path in old.files:
+                        path.unlink(missing_ok=True)
+                    old.path.rmdir()
 
     def write_config(self, about: About) -> None:
         """Write ``config.toml``."""
-        import tomli_w
-
-        text = f"# a run of stg-np {about.version}: what was trained on what; written by `stg-np train`\n"
-        archive.write_atomically(self.config, (text + tomli_w.dumps(without_none(about.as_table()))).encode())
+        archive.write_atomically(self.config, config_text(about))
 
     def check_config(self, about: About) -> None:
         """Compare ``config.toml`` with what the checkpoint says: an edit on the way would be ignored in silence.
@@ -145,23 +221,35 @@ class RunFolder:
     def append(self, values: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""
         with one_sentence(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(to_json(values) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records so far; a line that was cut off by a full disk or a power cut is left out."""
+        return [record for record in map(parsed, self.metrics_lines()) if record is not None]
+
+    def metrics_lines(self) -> list[str]:
+        """The lines of ``metrics.jsonl``, whatever they are."""
         if not self.metrics.exists():
             return []
         try:
-            lines = read_limited(self.metrics, LARGEST_METRICS).decode(errors="replace").split("\n")
+            content = read_limited(self.metrics, LARGEST_METRICS)
         except OSError as error:
             raise CheckpointError(f"cannot read {self.metrics}: {error.strerror}: move it away") from error
-        return [record for record in map(parsed, lines) if record is not None]
+        return content.decode(errors="replace").removesuffix("\n").split("\n") if content else []
 
     def forget_after(self, step: int) -> None:
         """Drop the records of steps that the checkpoint does not know of, and of the test."""
         kept = [line for line in self.read_metrics() if line["step"] <= step and line["kind"] != "test"]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(to_json(line) + "\n" for line in kept)
         archive.write_atomically(self.metrics, text.encode())
+
+
+def config_text(about: About) -> bytes:
+    """What ``config.toml`` holds."""
+    import tomli_w
+
+    text = f"# a run of stg-np {about.version}: what was trained on what; written by `stg-np train`\n"
+    return (text + tomli_w.dumps(without_none(about.as_table()))).encode()
 
 
 @contextmanager

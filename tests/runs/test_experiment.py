@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from stg_np.engine import Threads
 from stg_np.presets import PRESETS, Preset
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError
-from stg_np.runs.experiment import RunError, make_run, resume_run
-from stg_np.train import TrainConfig
+from stg_np.runs.experiment import Experiment, RunError, make_run, resume_run
+from stg_np.train import TrainConfig, TrainingError, fit
 from tests.training import bits
 
 SMALL = {"view": "rows", "width": 8, "layers": 1}
@@ -135,3 +137,123 @@ def test_resuming_refuses_what_contradicts_the_run() -> None:
         resume_run("runs/small", final=True)
     with pytest.raises(TypeError, match="epoch is nothing"):
         resume_run("runs/small", epoch=2)
+
+
+def folder_contents(folder: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def finish(experiment: Experiment) -> None:
+    with experiment, Threads(1) as engine:
+        list(experiment.train(engine))
+        assert experiment.write_results(experiment.chosen(), experiment.test(engine)) == []
+
+
+def test_an_older_run_goes_when_the_new_one_has_ended() -> None:
+    finish(make_run("small"))
+    with make_run("small", overwrite=True, seed=1) as experiment, Threads(1) as engine:
+        list(islice(experiment.train(engine), 2))
+    assert Path("runs/small/.replaced/best.npz").exists()
+    finish(resume_run("runs/small"))
+    assert not Path("runs/small/.replaced").exists()
+    assert checkpoint.load(Path("runs/small/best.npz")).about.training.seed == 1
+
+
+def test_an_older_run_comes_back_when_the_new_one_fails_before_it_has_saved_anything() -> None:
+    finish(make_run("small"))
+    before = folder_contents("runs/small")
+    with (
+        pytest.raises(TrainingError),
+        make_run("small", overwrite=True, learning_rate=1e38) as experiment,
+        Threads(1) as engine,
+    ):
+        list(experiment.train(engine))
+    assert folder_contents("runs/small") == before
+
+
+@pytest.mark.parametrize(("final", "rate"), [(False, 1e38), (True, 1e39)])
+def test_what_diverges_in_its_last_step_is_not_saved(final: bool, rate: float) -> None:
+    run = make_run("small", epochs=1, batch_size=1293, learning_rate=rate, final=final)
+    with run as experiment, Threads(1) as engine:
+        with pytest.raises(TrainingError, match="finite"):
+            list(experiment.train(engine))
+        assert experiment.chosen().now.step == 0
+    assert not Path("runs/small/best.npz").exists()
+    make_run("small")  # nothing is lost
+
+
+def test_what_gives_no_finite_loss_is_no_success() -> None:
+    with (
+        make_run("small", epochs=1, batch_size=1437, learning_rate=1e38, final=True) as experiment,
+        Threads(1) as engine,
+    ):
+        list(experiment.train(engine))
+        with pytest.raises(TrainingError, match="diverged"):
+            experiment.test(engine)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"final": False, "epochs": 3}, {"batch_size": 300}])
+def test_the_best_of_another_run_is_not_tested_as_this_ones(other: dict[str, Any]) -> None:
+    finish(make_run("small"))
+    finish(make_run("small", out="other", **other))
+    shutil.copy("other/best.npz", "runs/small/best.npz")
+    before = folder_contents("runs/small")
+    with resume_run("runs/small") as experiment, Threads(1) as engine:
+        with pytest.raises(RunError, match="not of the run"):
+            list(experiment.train(engine))
+        with pytest.raises(RunError, match="not of the run"):
+            experiment.test(engine)
+    assert folder_contents("runs/small") == before
+
+
+def test_the_best_of_an_earlier_epoch_is_not_the_best() -> None:
+    finish(make_run("small"))
+    about, now = checkpoint.load(Path("runs/small/best.npz"))
+    checkpoint.save(Path("runs/small/best.npz"), about, now._replace(step=0, best_accuracy=0.0))
+    with pytest.raises(RunError, match="not of the run"), resume_run("runs/small") as experiment:
+        experiment.chosen()
+
+
+def test_the_best_may_be_ahead_where_the_power_failed_between_the_two_files() -> None:
+    finish(make_run("small", out="whole"))
+    with make_run("small") as experiment, Threads(1) as engine:
+        for record in experiment.train(engine):
+            if record.kind == "epoch":
+                break
+        (*_, second) = fit(experiment.run, engine, start=record.now)
+        checkpoint.save(experiment.folder.best, experiment.about, second.now)
+    finish(resume_run("runs/small"))
+    assert bits(checkpoint.load(Path("runs/small/best.npz")).now) == bits(checkpoint.load(Path("whole/best.npz")).now)
+
+
+def test_without_the_best_the_last_is_tested_with_its_own_validation_accuracy() -> None:
+    with make_run("small", epochs=3) as experiment, Threads(1) as engine:
+        records = [record for record in experiment.train(engine) if record.kind == "epoch"]
+        assert experiment.validation_accuracy(experiment.chosen().now) == max(
+            r.validation_accuracy or 0 for r in records
+        )
+        Path("runs/small/best.npz").unlink()
+        assert experiment.validation_accuracy(experiment.chosen().now) == records[-1].validation_accuracy
+        Path("runs/small/metrics.jsonl").unlink()
+        assert experiment.validation_accuracy(experiment.chosen().now) is None
+
+
+def test_a_run_that_went_on_meanwhile_is_not_gone_on_with_from_before() -> None:
+    with make_run("small") as experiment, Threads(1) as engine:
+        list(islice(experiment.train(engine), 2))
+    early = resume_run("runs/small")
+    finish(resume_run("runs/small"))
+    with pytest.raises(RunError, match="meanwhile"), early:
+        pass
+
+
+def test_what_cannot_be_drawn_is_named_and_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise SystemExit("no\nLaTeX")
+
+    monkeypatch.setattr("stg_np.runs.plots.curves_png", broken)
+    with make_run("small") as experiment, Threads(1) as engine:
+        list(experiment.train(engine))
+        failed = experiment.write_results(experiment.chosen(), experiment.test(engine))
+    assert failed == ["curves.png could not be drawn: SystemExit: no LaTeX"]
+    assert Path("runs/small/confusion.png").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stg_np.engine import Threads
+from stg_np.runs.archive import CheckpointError
 from stg_np.runs.description import about_from
 from stg_np.runs.folder import RunFolder, metrics_line
 from stg_np.train import fit, initial_state
@@ -20,20 +22,109 @@ from tests.runs.described import ABOUT, FACTS, refusal, trained_state
 from tests.training import make_run
 
 
-def test_a_new_run_removes_what_an_older_one_left(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "deep" / "run")
-    assert not folder.has_progress
-    with folder.locked():
-        folder.begin(ABOUT, trained_state())
-    for path in (folder.best, folder.metrics, folder.curves):
-        path.write_text("old")
+def begun(path: Path) -> RunFolder:
+    """A folder with a run of one saved step, and files of later ones."""
+    folder = RunFolder(path)
+    folder.path.mkdir(parents=True)
+    folder.begin(ABOUT, trained_state())
+    for file in (folder.best, folder.metrics, folder.curves):
+        file.write_text("old")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, at every depth."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_run_sets_an_older_one_aside_until_it_has_ended(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "deep" / "run")
     (folder.path / "notes.txt").write_text("mine")
-    assert folder.has_progress
-    assert folder.chosen == folder.best
-    folder.begin(ABOUT, initial_state(make_run()))
+    old = ["best.npz", "checkpoint.npz", "config.toml", "curves.png", "metrics.jsonl"]
+    assert folder.would_be_lost() == folder.present() == old
+    aside = folder.begin(ABOUT, initial_state(make_run()))
     assert folder.names() == ["checkpoint.npz", "config.toml", "notes.txt"]
-    assert not folder.has_progress
+    assert folder.would_be_lost() == []
+    (replaced,) = folder.replaced()
+    assert (replaced.path, replaced.present()) == (aside, old)
     assert folder.chosen == folder.last
+    folder.discard_replaced()
+    assert sorted(contents(folder.path)) == ["checkpoint.npz", "config.toml", "notes.txt"]
+
+
+def test_a_run_that_cannot_begin_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = begun(tmp_path / "run")
+    before = contents(folder.path)
+
+    def full(*_: object) -> None:
+        raise CheckpointError("the disk is full")
+
+    for where in ("checkpoint.save", "archive.write_atomically"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"stg_np.runs.{where}", full)
+            assert "full" in refusal(lambda: folder.begin(ABOUT, initial_state(make_run())))
+        assert contents(folder.path) == before
+
+
+def test_what_was_put_aside_before_is_not_mixed_with_what_follows(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "run")
+    first = folder.begin(ABOUT, trained_state(steps=5))
+    second = folder.begin(ABOUT, initial_state(make_run()))
+    assert [old.path for old in folder.replaced()] == [first, second]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.toml", "metrics.jsonl", "checkpoint.npz", "best.npz", "curves.png", "confusion.png"]
+)
+def test_a_file_of_anybody_else_would_be_lost(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "notes.txt").write_text("in nobody's way")
+    assert folder.would_be_lost() == []
+    (tmp_path / name).write_text('{"mine": 1}')
+    assert folder.would_be_lost() == [name]
+    folder.begin(ABOUT, initial_state(make_run()))
+    folder.discard_replaced()  # it is no run: it stays, aside
+    assert (tmp_path / ".replaced" / name).read_text() == '{"mine": 1}'
+
+
+def test_a_link_to_nowhere_is_somebodys_file(tmp_path: Path) -> None:
+    (tmp_path / "best.npz").symlink_to(tmp_path / "a disk that is not mounted")
+    assert RunFolder(tmp_path).would_be_lost() == ["best.npz"]
+
+
+def test_a_beginning_is_no_loss_unless_somebody_wrote_in_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(ABOUT, initial_state(make_run()))
+    folder.append({"kind": "step", "step": 1})
+    assert folder.would_be_lost() == []
+    folder.append({"kind": "epoch", "step": 3})
+    assert folder.would_be_lost() == ["checkpoint.npz", "config.toml", "metrics.jsonl"]
+    folder.begin(ABOUT, initial_state(make_run()))
+    folder.config.write_text(folder.config.read_text() + "# what I want to try next\n")
+    assert folder.would_be_lost() == ["checkpoint.npz", "config.toml"]
+
+
+def test_metrics_are_json_whatever_the_numbers_are(tmp_path: Path) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    folder = RunFolder(tmp_path)
+    folder.append(
+        {"kind": "step", "step": 1, "loss": float("nan"), "more": [float("inf"), {"deep": -float("inf")}, 1.5]}
+    )
+    line = json.loads(folder.metrics.read_text(), parse_constant=refuse)
+    assert line == {"kind": "step", "step": 1, "loss": None, "more": [None, {"deep": None}, 1.5]}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_is_honoured(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = begun(tmp_path / "run")
+    finally:
+        os.umask(before)
+    for path in (folder.last, folder.config, folder.metrics):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_the_configuration_is_complete_and_compared(tmp_path: Path) -> None:
