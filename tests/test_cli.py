@@ -245,7 +245,9 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_a_whole_checkpoint(tmp_path: P
         _, error = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in error
-    assert error.splitlines()[-1].startswith("stg-np: stopped ")
+    said = [line for line in error.splitlines() if line.startswith("stg-np: ")]
+    assert said[0].startswith("stg-np: stopped ")
+    assert said[1:] in ([], ["stg-np: interrupted"])  # the last one may come when nothing is left but to end
     assert checkpoint.load(out / "checkpoint.npz").now.step >= 0
     assert not list(out.glob(".*.tmp"))
 
