@@ -240,7 +240,7 @@ def stm_forward(
     memories = scan_forward(gates.u, v, m_0)
     read = phi.forward(memories)
     y = gates.o * read
-    m_T = memories[:, -1] + 0  # a copy: what the caller does with it leaves the memories alone
+    m_T = memories[:, -1].copy()  # the caller's own: what is done with it leaves the memories alone
     return (y, m_T), STMCache(x, a, gates, v, m_0, memories, read, phi_z, phi)
 
 

@@ -99,7 +99,7 @@ def stm_recurrent_forward(
         outputs.append(y_t)
         steps.append(step)
     y = get_xp(x).stack(outputs, 1)  # (B, T, H)
-    m_T = m + 0  # a copy: what the caller does with it leaves the cache alone
+    m_T = m.copy()  # the caller's own: what is done with it leaves the cache alone
     return (y, m_T), RecurrentCache(x, steps, R)
 
 

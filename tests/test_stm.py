@@ -342,6 +342,19 @@ def test_another_dtype_is_refused_wherever_it_is(recurrent: bool, diagonal: bool
             form.forward(changed["x"], changed["m_0"], STMParams(**{field[1:]: changed[field] for field in names}))
 
 
+@every_form
+@every_gate
+def test_the_last_memory_belongs_to_the_caller(device: str, recurrent: bool, diagonal: bool) -> None:
+    """Whatever is written into it, the gradients are the same."""
+    form, draw = Form(recurrent, diagonal), Arrays(0, device=device)
+    x, m_0, params = form.draw(draw, STMSizes(2, 4, 3, 2))
+    dy, dm_T = draw.normal(2, 4, 2), draw.normal(2, 2)
+    (_, m_T), cache = form.forward(x, m_0, params)
+    before = host(form.backward(dy, dm_T, cache, params))
+    m_T[...] = 1e6
+    assert_close(form.backward(dy, dm_T, cache, params), before, 1e-12)
+
+
 # --- what must be equal to what -----------------------------------------------------------------------------
 
 
