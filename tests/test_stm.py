@@ -587,5 +587,6 @@ def test_init_shapes(recurrent: bool, diagonal: bool) -> None:
 
 
 def test_init_gives_the_input_only_form_with_full_gates_unless_told() -> None:
+    assert [entry.name for entry in stm_entries("stm1", 5, 3)] == ["stm1.W", "stm1.b"]
     params = init_stm(np.random.default_rng(0), 5, 3, length=8)
     assert (params.W.shape, params.R, params.w) == ((5, 12), None, None)

@@ -181,5 +181,6 @@ def test_an_answer_of_a_regression_is_right_if_all_its_outputs_are_close(device:
     near, far = 0.9 * TOLERANCE, 1.1 * TOLERANCE
     outputs = np.array([[near, -near], [near, far], [-far, 0.0], [0.0, 0.0], [TOLERANCE, 0.0]])
     outputs.setflags(write=False)
-    correct = SQUARED_ERROR.correct(to_device(outputs, device), to_device(0 * outputs, device))
-    assert (correct.shape, int(correct)) == ((), 2)
+    for targets, right in ((0 * outputs, 2), (outputs, 5)):
+        correct = SQUARED_ERROR.correct(to_device(outputs, device), to_device(targets, device))
+        assert (correct.shape, int(correct)) == ((), right)

@@ -242,7 +242,19 @@ def first_and_last(node: ast.Subscript, context: Context) -> Iterator[Edit]:
 
 # --- calls ---------------------------------------------------------------------------------------------------
 
-SYMMETRIC = {"maximum", "minimum", "add", "multiply", "max", "min", "get_xp", "isinstance", "array_equal", "hasattr"}
+SYMMETRIC = {
+    "maximum",
+    "minimum",
+    "add",
+    "multiply",
+    "max",
+    "min",
+    "get_xp",
+    "check_dtypes",
+    "isinstance",
+    "array_equal",
+    "hasattr",
+}
 """Functions whose arguments may change places, or must not for Python's own sake."""
 RENAMED = {"sum": "mean", "mean": "sum", "maximum": "minimum", "minimum": "maximum", "zeros": "ones"}
 RENAMED |= {"zeros_like": "ones_like", "max": "min", "min": "max", "sqrt": "abs", "floor": "ceil", "argmax": "argmin"}
