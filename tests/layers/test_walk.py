@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stg_np.backend import Array, get_xp, to_device, to_host
 from stg_np.checks import layer_pair
 from stg_np.gradcheck import check_pair
-from stg_np.layers.spec import Cell, Direction, STMKind, WalkSpec
+from stg_np.layers.spec import Cell, Direction, STMKind, WalkSpec, time_scales
 from stg_np.layers.walk import empty_memory, layer_backward, layer_forward
 from stg_np.ops.norm import rms_norm_forward
 from tests.strategies import SEEDS, Arrays, B, H, examples
@@ -113,3 +113,8 @@ def test_the_memory_starts_empty_like_the_input(device: str) -> None:
     memory = empty_memory(to_device(np.ones((3, 5, 2), np.float32), device), 4)
     assert to_host(memory).tolist() == [[0.0] * 4] * 3
     assert memory.dtype == np.float32
+
+
+def test_a_time_scale_beyond_float32_is_a_number() -> None:
+    b = np.array([0, 0, -100, -100, 0, 0, 0, 0], np.float32)
+    np.testing.assert_allclose(time_scales(b), np.full(2, np.exp(100.0)), rtol=1e-6)

@@ -350,7 +350,7 @@ def test_its_sentence(shape: tuple[int, ...], fields: dict[str, Any], said: str)
     assert str(STG(shape, 2, **fields)) == said
 
 
-def test_its_parts_by_hand() -> None:
+def test_its_parts_by_hand(device: str) -> None:
     """Two walks of 5 cells, with time scales of 2 … 6 steps to the right and 7 … 11 to the left, longer by layer."""
     model = STG((6, 4, 2), 7, view="patches", patch=(2, 4), width=10, layers=3, recurrent=True, diagonal=True)
     params = model.init(np.random.default_rng(0))[0]
@@ -359,6 +359,7 @@ def test_its_parts_by_hand() -> None:
         for direction, first in (("right", 2), ("left", 7)):
             b = params[f"stm{layer + 1}.{direction}.b"]
             b[5:10] = -np.log(10 * layer + first + np.arange(5) - 1)  # τ = 1 + e^(−b_u)
+    params = params.with_flat(to_device(params.flat, device))
     first, deeper = 16 * 5 + 5 * 5 + 15, 10 * 5 + 5 * 5 + 15  # W, R and w of one walk
     memory = MEMORY_PRODUCTS * 10
     assert model.parts(params) == [

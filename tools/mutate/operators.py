@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tools.mutate.scope import INT, Scope, memory_names
+from tools.mutate.scope import Scope, memory_names
 
 MOST_OTHERS = 3
 """Others of the type that are tried in one place; arrays, of which a function has many, are tried one at a place."""
@@ -110,7 +110,8 @@ NUMBERS = ("sum", "mean", "matmul", "einsum", "outer_sum", "concatenate", "stack
 @changes(ast.BinOp, ast.Call)
 def factor(node: ast.BinOp | ast.Call, context: Context) -> Iterator[Edit]:
     """In a backward: a thousandth too much, and the wrong sign."""
-    if not context.is_backward or context.field == "slice" or context.scope.type_of(node) == INT:
+    own = context.scope.type_of(node)
+    if not context.is_backward or context.field == "slice" or (own is not None and own.is_int):
         return
     if isinstance(node, ast.Call):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))

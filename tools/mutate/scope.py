@@ -23,6 +23,11 @@ class Type(NamedTuple):
     names: Mapping[str, Any]
 
     @property
+    def is_int(self) -> bool:
+        """Whether it is a size, a number of a layer, an index."""
+        return self.text == "int"
+
+    @property
     def is_array(self) -> bool:
         """Whether it is one array."""
         return self.text == "Array" or self.text.startswith("NDArray")
@@ -165,7 +170,8 @@ class Scope:
             return owner.fields.get(node.attr) if owner else None
         if isinstance(node, ast.BinOp):
             left, right = self.type_of(node.left), self.type_of(node.right)
-            return INT if left == right == INT and not isinstance(node.op, ast.Div) else None
+            both = left is not None and right is not None and left.is_int and right.is_int
+            return INT if both and not isinstance(node.op, ast.Div) else None
         if isinstance(node, ast.Call):
             return self._type_of_call(node)
         return None
