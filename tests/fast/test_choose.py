@@ -60,11 +60,12 @@ def test_on_the_cpu(name: str, dtype: Any) -> None:
 
 @every_kind
 @pytest.mark.parametrize("compiles", [False, True])
-def test_on_a_device(name: str, compiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_on_a_device(name: str, dtype: Any, compiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "get_xp", lambda x: SimpleNamespace(**{"RawModule": None} if compiles else {}))
-    kind, x = KINDS[name], np.zeros((1, 3, 4), np.float32)
+    kind, x = KINDS[name], np.zeros((1, 3, 4), dtype)
     assert chosen(x, kind, None) == plain_pair(kind)
-    quick = compiles and name in QUICK_ON_A_GPU
+    quick = compiles and name in QUICK_ON_A_GPU and dtype is not np.float16
     assert chosen(x, kind, Workspace()) == ((cuda.stm_forward, cuda.stm_backward) if quick else plain_pair(kind))
     assert bare(choose.layer_pair(x, SPEC, kind, Workspace()).forward) == walk.layer_forward
 
@@ -74,5 +75,8 @@ def test_the_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose.conv_pair(x, None) == (plain_conv.conv2d_forward, plain_conv.conv2d_backward)
     pair = choose.conv_pair(x, Workspace())
     assert (bare(pair.forward), bare(pair.backward)) == (conv.conv2d_forward, conv.conv2d_backward)
+    params = plain_conv.ConvParams(np.ones((3, 3, 4, 2), np.float32), np.ones(2, np.float32))
+    y, cache = pair.forward(x, params)
+    assert pair.backward(y, cache, params)[0].shape == x.shape  # both have the workspace
     monkeypatch.setattr(choose, "get_xp", lambda x: SimpleNamespace())
     assert choose.conv_pair(x, Workspace()) == (plain_conv.conv2d_forward, plain_conv.conv2d_backward)
