@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.bench import suite, tables
-from stg_np.bench.cases import Case, ConvCase, LayerCase, StepCase, from_json, to_json
+from stg_np.bench.cases import SIZES, Case, ConvCase, LayerCase, StepCase, from_json, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate
 from stg_np.bench.growth import FITTED, Point, cost, exponent
@@ -336,3 +336,9 @@ def test_a_document_leaves_out_what_is_empty() -> None:
 )
 def test_milliseconds_have_three_digits(seconds: float, shown: str) -> None:
     assert tables.milliseconds(seconds) == shown
+
+
+def test_every_step_that_is_measured_is_one_that_the_peers_know() -> None:
+    for case in SIZES["step"]:
+        assert isinstance(case, StepCase)
+        assert case.model().layers >= 2
