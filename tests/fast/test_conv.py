@@ -90,6 +90,12 @@ def test_equals_the_plain_path(
     assert max(errors) <= bar
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_chunk_leaves_the_results_of_those_before_alone(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, way)
+    assert max(worst_errors(*drawn(5, 8, 3, 2, np.float64))) <= 1e-11
+
+
 @pytest.mark.parametrize(("way", "bar"), [("winograd", 1e-4), ("columns", 1e-5)])
 @pytest.mark.parametrize(("side", "channels"), [(32, 64), (16, 128), (8, 256), (7, 16)])
 def test_float32_error_at_real_sizes(
