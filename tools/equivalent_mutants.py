@@ -3,6 +3,7 @@
 READ_BY_NOBODY = "σ', tanh' and identity' need their outputs only (tests/test_stm.py tries one that reads its input)"
 NEIGHBOURS = "they stay neighbours"
 TWO_WALKS = "there are two walks at most"
+READ_BEFORE = "one has been read before the other is written"
 EQUIVALENT = {
     r".*reshape\((.*)-1(, |\)).* -> .*reshape\(\1-2\2": "any negative length is inferred",
     r"ops.conv.kernel_margin: .* -> .*k_columns (//|%) 2": "the kernel is square there",
@@ -54,7 +55,7 @@ EQUIVALENT = {
     r"models.stg.STG.__post_init__: .*zip\(self.input_shape, self.patch_size\)\]\[:2\]": "there are two",
     r"models.stg.STG.is_picture: .* -> .*>= 3": "there are two axes or three",
     r"(models.stg|layers.walk).*: .*\[\*.*(directions|walks\(layer\)).*\]\[:2\]": TWO_WALKS,
-    r"fast.walks.*: .*\[\*(enumerate\(|zip\(|range\(len\(|cache.)*(params|inputs).*\]\[:2\]": TWO_WALKS,
+    r"fast.walks.*: .*\[\*(enumerate\(|zip\(|range\(len\(|cache.)*(params|inputs|dWs).*\]\[:2\]": TWO_WALKS,
     r"fast.walks.*: .*(inputs|params|walks)\[-1\]": "all walks are of one kind and shape",
     r"evaluate.accuracy: .*len\(outputs\)": "there is an output for every target",
     r"layers.walk.layer_backward: nobody_reads_the_end = .*dy_walk": "as many rows, of the same dtype",
@@ -63,13 +64,16 @@ EQUIVALENT = {
     r"stm.init_stm: .*\[W, R\].*\[:2\]": "there are two at most",
     r"stm.stm_entries: .* -> return entries": "any sequence serves",
     r"fast.layer.layer_(forward|backward): .* -> .*(/ |:|T, B, )spec.width": "where it is read, D is the width",
-    r"fast.layer.layer_backward: (dy = .*'along'|dx -= .*'dy')": "dy has been read before the other is written",
+    r"fast.layer.layer_backward: (dy = .*'along'|dx -= .*'dy')": READ_BEFORE,
+    r"fast.walks.walks_backward: shares = .* -> .*'dW of a chunk'": READ_BEFORE,
+    r"fast.walks.walks_backward: part = .* -> .*'dx of each gate'": READ_BEFORE,
     r"stm.scan_(forward|backward): .*empty_like": "u, v and the memories are alike",
     r"engine.Threads.map: helpers = .* -> helpers = self.count - 1": "those who find nothing to do do nothing",
     r"optim.muon.orthogonalised: transposed = .*shape\[-1\] >": "the same numbers, by way of a larger product",
     r"engine.added: first: Any = results\[-1\]": "all results are built alike",
     r"stm.preactivations_forward: .*full_gates_forward\(params.b, p\)": "a sum has no order",
-    r"stm.check_sequence: D, H = .*b.shape\[-1\]": "a vector has one axis",
+    r"(stm|fast.walks).*: .*b.shape\[-1\] // 4": "a vector has one axis",
+    r"fast.walks.walks_forward: memories = .*T \+ 2": "one row too many, which nobody reads",
     r"models.base.check_input: .* -> .*(x.ndim <= 1|!= model.input_shape:)": "an input_shape is a tuple, not empty",
     r"train.end_of_epoch: zero = .*now.correct": "nought is nought",
     r"train.prepare: if run.config.shift: -> if (True|run.steps_per_epoch|run.config.epochs):": "moved by nothing",

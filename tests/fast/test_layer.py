@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stg_np.fast import choose, layer, walks
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
-from stg_np.ops.activations import SIGMOID, TANH
+from stg_np.ops.activations import IDENTITY, SIGMOID, TANH
 from stg_np.ops.losses import cross_entropy
 from stg_np.params import Params
 from stg_np.workspace import Workspace
@@ -117,15 +117,15 @@ def test_what_it_does_not_cover_is_refused() -> None:
         forward(h.astype(np.float64), groups, model.spec(0))
 
 
-@pytest.mark.parametrize("field", ["W", "b"])
+@pytest.mark.parametrize("field", ["W", "b", "w"])
 @pytest.mark.parametrize("walk", [0, 1])
 def test_another_dtype_is_refused_in_each_walk(walk: int, field: str) -> None:
-    model = STG((4, 3), 2, width=4, layers=1)
+    model = STG((4, 3), 2, width=4, layers=1, diagonal=True, tanh_candidate=False)
     params, h = drawn_params(model, np.random.default_rng(0), np.float32), np.ones((2, 4, 3), np.float32)
     groups = model.groups(params, 0)
     groups[walk] = groups[walk]._replace(**{field: getattr(groups[walk], field).astype(np.float64)})
     with pytest.raises(TypeError, match="one floating dtype, not float32, float64"):
-        layer.layer_forward(h, groups, model.spec(0), phi_z=TANH, work=Workspace())
+        layer.layer_forward(h, groups, model.spec(0), phi_z=IDENTITY, work=Workspace())
 
 
 @given(model=models(), seed=st.integers(0, 2**32 - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -101,6 +102,18 @@ def test_the_last_memory_belongs_to_the_caller() -> None:
     dx, dm_0, dparams = walks.stm_backward(dy, dm_T, cache, params, work=work)
     for array in (dx, dm_0, dparams.W, dparams.b):
         assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "m_shape"), [((3, 4), (2, 5)), ((2, 0, 4), (2, 5)), ((2, 3, 3), (2, 5)), ((2, 3, 4), (1, 5))]
+)
+def test_shapes_that_do_not_fit_are_refused_as_by_the_plain_path(
+    x_shape: tuple[int, ...], m_shape: tuple[int, ...]
+) -> None:
+    _, _, params, _, _ = draw(0, 2, 3, 4, 5, False, np.float64)
+    for forward in (stm.stm_forward, partial(walks.stm_forward, work=Workspace())):
+        with pytest.raises(ValueError, match=r"x must be \(B, T, 4\) with T ≥ 1 and m_0 \(B, 5\)"):
+            forward(np.zeros(x_shape), np.zeros(m_shape), params)
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,7 @@ SYMMETRIC = {
     "min",
     "get_xp",
     "check_dtypes",
+    "may_share_memory",
     "isinstance",
     "array_equal",
     "hasattr",
