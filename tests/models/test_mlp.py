@@ -79,10 +79,21 @@ def test_it_starts_undecided_and_alive(device: str) -> None:
         "matrix", "vector", "head", "vector",
     )  # fmt: skip
     assert state == {}
+    for name, variance in {"dense1": 2 / 400, "dense2": 2 / 200, "dense3": 2 / 200, "head": 1 / 200}.items():
+        assert params[f"{name}.W"].var() == pytest.approx(variance, rel=0.1)  # three standard deviations
+        assert not params[f"{name}.b"].any()
     logits, cache, _ = model.forward(Arrays(0).normal(50, 20, 20, 1), params, state)
     for layer in cache.layers:
         assert 0.7 < np.sqrt((layer.y**2).mean()) < 1.4
     assert 0.5 < logits.std() < 2
+
+
+def test_every_matrix_is_drawn_anew_and_from_the_given_generator() -> None:
+    model = MLP((6,), 6, (6, 6))
+    one, other = (model.init(np.random.default_rng(seed))[0] for seed in (0, 1))
+    matrices = [name for name in one if name.endswith(".W")]
+    assert len({np.sign(one[name]).tobytes() for name in matrices}) == 3
+    assert all((one[name] != other[name]).all() for name in matrices)
 
 
 def test_the_articles_network_on_its_pictures() -> None:
@@ -94,6 +105,7 @@ def test_the_articles_network_on_its_pictures() -> None:
     assert list(parts) == ["input", "dense1", "dense2", "head"]
     assert sum(part.multiply_adds for part in parts.values()) == 784 * 128 + 128 * 64 + 64 * 10
     assert parts["dense2"].shape == (64,)
+    assert parts["input"].shape == (28, 28, 1)
 
 
 @pytest.mark.parametrize(
