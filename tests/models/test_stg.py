@@ -373,6 +373,13 @@ def test_its_parts_by_hand(device: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("fields", [{}, {"recurrent": True, "diagonal": True}, {"bidirectional": False}], ids=str)
+def test_a_picture_is_cut_and_a_sequence_is_not(fields: dict[str, Any]) -> None:
+    for shape, name in (((6, 4), "steps"), ((6, 4, 1), "as rows")):
+        model = STG(shape, 2, width=4, **fields)
+        assert model.parts(model.init(np.random.default_rng(0))[0])[1].name == name
+
+
 def test_the_parts_for_a_sequence() -> None:
     model = STG((6, 4), 7, width=3, layers=1, bidirectional=False, pool="last")
     steps, layer, pooled = model.parts(model.init(np.random.default_rng(0))[0])[1:4]

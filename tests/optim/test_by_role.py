@@ -53,6 +53,19 @@ def test_every_rule_sees_the_entries_of_its_role_and_nothing_is_lost() -> None:
     assert {name: int(count) for name, count in moments.items()} == {f"{role}.count": len(RATES) for role in NUMBERS}
 
 
+def test_an_engine_is_handed_the_parts_of_every_rule() -> None:
+    params, gradients = draw()
+    rule, shared = ByRole(matrix=Muon(), kernel=Muon()), list[str]()
+
+    def each(function: Any, items: Any) -> Any:
+        items = list(items)
+        shared.extend(items)
+        return map(function, items)
+
+    rule.update(gradients[0], rule.init(params), params, 1.0, each=each)
+    assert set(shared) == {entry.name for entry in LAYOUT.entries if entry.role in ("matrix", "kernel")}
+
+
 def test_no_moments_are_kept_for_what_another_rule_moves() -> None:
     params, _ = draw()
     moments = ByRole().init(params)

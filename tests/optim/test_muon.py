@@ -56,6 +56,7 @@ def test_a_zero_matrix_stays_zero(dtype: Any) -> None:
 def test_more_rounds_do_not_leave_the_band_and_no_round_only_scales() -> None:
     matrix, _, _ = with_singular_values(np.random.default_rng(8), 5, 4, np.array([1.0, 0.5, 0.2, 0.1]))
     np.testing.assert_allclose(orthogonalised(matrix, 0), matrix / np.linalg.norm(matrix), rtol=1e-11)
+    np.testing.assert_array_equal(orthogonalised(matrix), orthogonalised(matrix, 5))
     s = np.linalg.svd(orthogonalised(matrix, 12), compute_uv=False)
     assert s.min() > 0.5
     assert s.max() < 1.5

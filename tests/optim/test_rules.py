@@ -117,3 +117,4 @@ def test_numbers_out_of_range_are_refused_by_name(kind: Any) -> None:
             with pytest.raises(ValueError, match=f"^{field.name} must be"):
                 replace(rule, **{field.name: value})
     assert replace(rule, learning_rate=2.0, weight_decay=1.5).weight_decay == 1.5  # neither is a fraction
+    assert Muon(iterations=1).iterations == 1

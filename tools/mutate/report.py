@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,7 +47,9 @@ class Verdict(NamedTuple):
 
 def report(verdicts: list[Verdict], command: str, seconds: float) -> str:
     """Tables by module, by kind of error and by backward function, and a line for each mutant that lives."""
-    text = ["# Mutants", "", f"`{command}` ({seconds / 60:.0f} minutes). What a mutant is, and what becomes of it:"]
+    work = sum(os.times()[:4])  # of this process and its children
+    took = f"{seconds / 60:.0f} minutes, {work / 60:.0f} of processor time"
+    text = ["# Mutants", "", f"`{command}` ({took}). What a mutant is, and what becomes of it:"]
     text += ["[tools/mutate](../../tools/mutate/__init__.py).", ""]
     text += [*table("module", verdicts, lambda verdict: str(verdict.module)), "", "## By kind of error", ""]
     text += [*table("kind", verdicts, lambda verdict: verdict.mutant.kind), ""]
