@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stg_np.optim import SGD, AdamW, ByRole, Moments, Muon, Optimizer, with_learning_rate
+from stg_np.optim import SGD, AdamW, ByRole, Moments, Muon, Optimizer, when_finite, with_learning_rate
 from stg_np.params import Params
 from tests.optim.cases import LAYOUT, RATES, steps
 
@@ -53,16 +53,18 @@ def test_every_rule_sees_the_entries_of_its_role_and_nothing_is_lost() -> None:
     assert {name: int(count) for name, count in moments.items()} == {f"{role}.count": len(RATES) for role in NUMBERS}
 
 
-def test_an_engine_is_handed_the_parts_of_every_rule() -> None:
+@pytest.mark.parametrize("guarded", [False, True])
+def test_an_engine_is_handed_the_parts_of_every_rule(guarded: bool) -> None:
     params, gradients = draw()
     rule, shared = ByRole(matrix=Muon(), kernel=Muon()), list[str]()
+    update: Any = when_finite(rule) if guarded else rule.update
 
     def each(function: Any, items: Any) -> Any:
         items = list(items)
         shared.extend(items)
         return map(function, items)
 
-    rule.update(gradients[0], rule.init(params), params, 1.0, each=each)
+    update(gradients[0], rule.init(params), params, 1.0, each=each)
     assert set(shared) == {entry.name for entry in LAYOUT.entries if entry.role in ("matrix", "kernel")}
 
 

@@ -41,3 +41,8 @@ def test_half_way_down_is_a_half(schedule: Callable[[float, float], float]) -> N
 def test_a_quarter_of_the_way_down_tells_them_apart() -> None:
     assert SCHEDULES["linear"](0.4, 0.2) == pytest.approx(0.75)
     assert SCHEDULES["cosine"](0.4, 0.2) == pytest.approx(0.5 + sqrt(0.5) / 2)
+
+
+@every_schedule
+def test_a_tenth_is_warm_up_unless_told_otherwise(schedule: Callable[..., float]) -> None:
+    assert [schedule(progress) for progress in (0.05, 0.1, 0.5)] == [schedule(p, 0.1) for p in (0.05, 0.1, 0.5)]
