@@ -79,6 +79,8 @@ def test_it_starts_undecided_and_alive(device: str) -> None:
         "matrix", "vector", "head", "vector",
     )  # fmt: skip
     assert state == {}
+    assert model.state_layout().entries == ()
+    assert str(model) == "MLP: 3 dense layers with ReLU"
     for name, variance in {"dense1": 2 / 400, "dense2": 2 / 200, "dense3": 2 / 200, "head": 1 / 200}.items():
         assert params[f"{name}.W"].var() == pytest.approx(variance, rel=0.1)  # three standard deviations
         assert not params[f"{name}.b"].any()

@@ -284,6 +284,7 @@ def test_init(dtype: Any) -> None:
     again, _ = model.init(np.random.default_rng(3), dtype)
     assert params.flat.dtype == dtype
     assert state == {}
+    assert model.state_layout().entries == ()
     np.testing.assert_array_equal(params.flat, again.flat)
     roles = {entry.name: (entry.shape, entry.role) for entry in params.layout.entries}
     assert roles["stm1.right.W"] == ((4, 3), "matrix")
