@@ -278,3 +278,35 @@ def test_a_replacement_needs_the_length_not_the_shape(params: Params) -> None:
     assert after["one.W"].shape == (2, 3)
     with pytest.raises(ValueError, match="needs a vector of 13 numbers"):
         params.replaced({"one.W": xp.zeros((3, 3))})
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_wrong_array_is_found_wherever_it_is(place: int) -> None:
+    layout = Layout(tuple(Entry(name, (2,), "vector") for name in "abcd"))
+    arrays = {name: np.zeros(2) for name in "abcd"}
+    wrong = "abcd"[place]
+    with pytest.raises(ValueError, match=rf"{wrong} has shape \(1,\), the layout says \(2,\)"):
+        Params.pack(layout, {**arrays, wrong: np.zeros(1)})
+    with pytest.raises(ValueError, match="one vector has one dtype, but these parameters have float32, float64"):
+        Params.pack(layout, {**arrays, wrong: np.zeros(2, np.float32)})
+
+
+def test_three_dtypes_are_refused_like_two() -> None:
+    layout = Layout(tuple(Entry(name, (2,), "vector") for name in "abc"))
+    with pytest.raises(ValueError, match="these parameters have float16, float32, float64"):
+        Params.pack(layout, {name: np.zeros(2, dtype) for name, dtype in zip("abc", ("float16", "float32", "float64"))})
+
+
+class Three(NamedTuple):
+    """A group with three fields."""
+
+    W: Any
+    b: Any
+    scale: Any
+
+
+@pytest.mark.parametrize("field", Three._fields)
+def test_one_field_makes_a_group(field: str) -> None:
+    params = Params(Layout((Entry(f"norm.{field}", (2,), "vector"),)), np.ones(2))
+    group = params.group("norm", Three)
+    assert [name for name, array in group._asdict().items() if array is not None] == [field]
