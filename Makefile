@@ -29,7 +29,7 @@ coverage: .venv/test.done  ## lines and branches of the mathematics that the tes
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-mutation: .venv/test.done  ## errors planted in the source, one at a time: fails if one is not noticed (about 10 minutes)
+mutation: .venv/test.done  ## errors planted in the source, one at a time: fails if one is not noticed (long)
 	$(BIN)/python -m tools.mutate --out benchmarks/results/mutation.md
 
 lint: .venv/test.done
