@@ -128,8 +128,8 @@ class Server:
                 handler.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
             handler.send_header("Content-Length", str(len(content) - begin))
             handler.end_headers()
+            self.sent.append(min(size, len(content) - begin))  # before the client can have it and look
             handler.wfile.write(content[begin : begin + size])
-            self.sent.append(min(size, len(content) - begin))
 
         return page
 
