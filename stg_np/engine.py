@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from functools import reduce
 from operator import add
@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from stg_np.backend import mark_queue, wait_for_mark
+from stg_np.inputs import check_whole
 from stg_np.params import Params
 from stg_np.workspace import Workspace
 
@@ -60,43 +61,93 @@ thread needs to wake up and take it. At Python's own 5 milliseconds it would sle
 """
 
 
+class Quiet:
+    """BLAS on one thread and a short switch interval, in the whole process, as long as anybody is inside.
+
+    Contexts that overlap are counted: the first one in changes the settings and the last one out restores them, in
+    whatever order they end.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._inside = 0
+        self._settings: tuple[Any, float]
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self.lock:
+            if self._inside == 0:
+                interval = sys.getswitchinterval()
+                self._settings = threadpool_limits(1, user_api="blas"), interval
+                sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
+            self._inside += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self.lock:
+            self._inside -= 1
+            if self._inside == 0:
+                limits, interval = self._settings
+                sys.setswitchinterval(interval)
+                limits.restore_original_limits()
+
+
+QUIET = Quiet()
+# A lock that another thread held would stay locked in a forked process. (Windows has no fork.)
+getattr(os, "register_at_fork", lambda **_: None)(after_in_child=lambda: setattr(QUIET, "lock", threading.Lock()))
+
+
 class Threads:
     """A context in which ``map`` runs on ``count`` threads, the calling one included, and BLAS on one thread in each.
 
     NumPy lets go of the interpreter lock inside matrix products and elementwise loops, so threads that each hold a
     few pictures scale over the cores, provided that BLAS does not start threads of its own on top.
 
+    A function inside :meth:`map` may call :meth:`map` again; a process that is forked inside the context may, too.
+
     Args:
         count: threads; None means one per core of this process.
         fast: whether the fast path is taken, in a workspace for each thread; if not, the plain one.
 
     Raises:
-        ValueError: if ``count`` is below 1.
+        ValueError: if ``count`` is below 1. TypeError: if it is no whole number.
     """
 
     is_root = True
 
     def __init__(self, count: int | None = None, *, fast: bool = True) -> None:
-        if count is not None and count < 1:
-            raise ValueError(f"at least one worker is needed, got {count}")
+        if count is not None:
+            check_whole("the number of workers", count, least=1)
         self.count = count or available_cores()
         self.fast = fast
-        self._own = threading.local()
+        self._entered = 0
+        self._process = 0  # in which the pool has its threads
+        self._own = Own()
 
     def __enter__(self) -> Self:
-        from threadpoolctl import threadpool_limits
-
-        self._limits = threadpool_limits(1, user_api="blas")
-        self._switch_interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._switch_interval, SWITCH_INTERVAL))
-        self._pool = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="stg-np-worker")
+        QUIET.__enter__()
+        with QUIET.lock:
+            self._entered += 1
+            if self._entered == 1:
+                self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._own = threading.local()  # lets go of the memory of the thread that called
-        sys.setswitchinterval(self._switch_interval)
-        self._limits.restore_original_limits()
+        try:
+            with QUIET.lock:
+                self._entered -= 1
+                last = self._entered == 0
+            if last and self._process == os.getpid():  # the threads of a parent process are not here
+                self._pool.shutdown(cancel_futures=True)
+            if last:
+                self._own = Own()  # lets go of the memory of the thread that called
+        finally:
+            QUIET.__exit__(kind, error, at)
+
+    def _start(self) -> None:
+        """A pool, which starts its threads as they are needed."""
+        self._pool = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="stg-np-worker")
+        self._process = os.getpid()
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> list[ResultT]:
         """``[function(item) for item in items]``, on the threads; an exception of any of them is raised here.
@@ -104,35 +155,49 @@ class Threads:
         The threads inherit what the caller has set with ``np.errstate``. On a device each thread may queue its work
         on a stream of its own: there the threads' work begins after what the caller queued before, and what the
         caller queues next begins after theirs. The host itself waits for none of it.
+
+        Raises:
+            RuntimeError: outside of the context.
         """
+        if self._entered < 1:
+            raise RuntimeError("this engine is not open: use it inside `with Threads() as engine:`")
+        if self._process != os.getpid():  # forked: the threads have stayed in the parent
+            self._start()
         waiting, results = deque(enumerate(items)), {}
         count = len(waiting)
         helpers = min(self.count, count) - 1
         before = mark_queue() if helpers > 0 else None
 
         def work_off() -> None:
-            while True:
-                try:
-                    number, item = waiting.popleft()
-                except IndexError:  # none is left
-                    return
-                try:
-                    results[number] = function(item)
-                except BaseException:
-                    waiting.clear()  # the others stop as well
-                    raise
+            with self._own.room():
+                while True:
+                    try:
+                        number, item = waiting.popleft()
+                    except IndexError:  # none is left
+                        return
+                    try:
+                        results[number] = function(item)
+                    except BaseException:
+                        waiting.clear()  # the others stop as well
+                        raise
 
         def work_off_elsewhere() -> Any:
             wait_for_mark(before)
             work_off()
             return mark_queue()
 
-        others = [self._pool.submit(copy_context().run, work_off_elsewhere) for _ in range(helpers)]
+        others: list[Future[Any]] = []
         try:
+            for _ in range(helpers):
+                others.append(self._pool.submit(copy_context().run, work_off_elsewhere))
             work_off()
         finally:
-            wait(others)
-        for other in others:
+            waiting.clear()  # Ctrl-C may have come anywhere
+            # Nothing is left for those that have not begun. Their threads may be busy with the very function that
+            # called this, so to wait for them could be to wait for ever.
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+        for other in begun:
             wait_for_mark(other.result())  # raises what was raised there
         return [results[number] for number in range(count)]
 
@@ -144,14 +209,32 @@ class Threads:
     def workspace(self) -> Workspace | None:
         """The workspace of the calling thread; None if the plain path was asked for.
 
-        The next item reuses this memory: return copies.
+        The next item reuses this memory: return copies. A map inside a map has other memory than the function around.
         """
-        if not self.fast:
-            return None
-        if not hasattr(self._own, "work"):
-            self._own.work = Workspace()
-        work: Workspace = self._own.work
-        return work
+        return self._own.workspace() if self.fast else None
+
+
+class Own(threading.local):
+    """What each thread has for itself: how many maps it works for, one within the other, and a workspace for each."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.workspaces: list[Workspace] = []
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Inside, the thread works for one more map."""
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+    def workspace(self) -> Workspace:
+        """That of the innermost map; outside of all, that of the first."""
+        while len(self.workspaces) < max(self.depth, 1):
+            self.workspaces.append(Workspace())
+        return self.workspaces[max(self.depth, 1) - 1]
 
 
 ENGINES: dict[str, Callable[..., AbstractContextManager[Engine]]] = {"threads": Threads}

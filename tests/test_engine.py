@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pytest
@@ -24,6 +28,8 @@ from stg_np.params import Entry, Layout, Params
 from stg_np.train import TrainState, batch_gradient, initial_state, prepare
 from stg_np.workspace import Workspace
 from tests.training import MODEL, as_float64, make_run, pictures
+
+ResultT = TypeVar("ResultT")
 
 
 def blas_threads() -> list[int]:
@@ -181,9 +187,162 @@ def test_the_same_threads_can_be_entered_again() -> None:
             assert engine.map(abs, [-3]) == [3]
 
 
+def within_seconds(function: Callable[[], ResultT], seconds: float = 20) -> ResultT:
+    """What the function returns; a test of what could wait for ever fails instead."""
+    found: list[ResultT] = []
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, "it waits for ever, or has raised"
+    return found[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_map_inside_a_map(count: int) -> None:
+    def sweep() -> list[int]:
+        with Threads(count) as engine:
+            return engine.map(lambda row: sum(engine.map(lambda k: 10 * row + k, range(4))), range(4))
+
+    assert within_seconds(sweep) == [40 * row + 6 for row in range(4)]
+
+
+def test_two_engines_whose_maps_call_each_other() -> None:
+    def there_and_back() -> list[list[list[int]]]:
+        with Threads(2) as one, Threads(2) as other:
+            inner = partial(one.map, abs)
+            return one.map(lambda _: other.map(inner, [[-1, 2], [3, -4]]), range(3))
+
+    assert within_seconds(there_and_back) == [[[1, 2], [3, 4]]] * 3
+
+
+def test_a_map_inside_a_map_has_other_memory_than_the_function_around() -> None:
+    def around(_: int) -> bool:
+        own = engine.workspace
+        inside = engine.map(lambda _: engine.workspace, range(3))
+        return own is engine.workspace and all(work is not own for work in inside)
+
+    with Threads(1) as engine:
+        assert engine.map(around, range(2)) == [True, True]
+
+
+def test_an_exception_inside_both_maps_arrives_and_leaves_the_memory_in_order() -> None:
+    def fail(_: int) -> None:
+        raise RuntimeError("innermost")
+
+    with Threads(1) as engine:
+        before = engine.workspace
+        with pytest.raises(RuntimeError, match="innermost"):
+            engine.map(lambda _: engine.map(fail, range(2)), range(2))
+        assert engine.workspace is before
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # what it warns of is what is tested
+def test_a_forked_process_starts_threads_of_its_own() -> None:
+    with Threads(2) as engine:
+        engine.map(abs, range(4))
+        receive, send = multiprocessing.Pipe(duplex=False)
+
+        def in_the_child() -> None:
+            with engine:
+                send.send(engine.map(abs, [-1, -2, -3]))
+            engine.__exit__(None, None, None)
+
+        child = multiprocessing.get_context("fork").Process(target=in_the_child)
+        child.start()
+        arrived = receive.poll(20)
+        if not arrived:
+            child.kill()
+        child.join()
+        assert arrived, "the child waits for ever"
+        assert receive.recv() == [1, 2, 3]
+        assert child.exitcode == 0
+        assert engine.map(abs, [-1, -2]) == [1, 2]
+
+
+@pytest.mark.parametrize("uses_it", [True, False])
+def test_another_process_leaves_the_context_that_it_was_forked_in(
+    uses_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate()), sys.getswitchinterval()
+    with Threads(2) as engine:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert not uses_it or engine.map(abs, [-1, -2]) == [1, 2]
+    assert (set(threading.enumerate()), sys.getswitchinterval()) == before
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_contexts_that_overlap_leave_nothing_behind(first_out: int) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        outside = blas_threads(), sys.getswitchinterval()
+        engines = [Threads(2), Threads(2)]
+        for engine in engines:
+            engine.__enter__()
+        engines[first_out].__exit__(None, None, None)
+        assert set(blas_threads()) <= {1}
+        assert engines[1 - first_out].map(abs, [-1, -2]) == [1, 2]
+        engines[1 - first_out].__exit__(None, None, None)
+        assert (blas_threads(), sys.getswitchinterval()) == outside
+
+
+def test_two_engines_in_two_threads_leave_nothing_behind() -> None:
+    outside, both = (blas_threads(), sys.getswitchinterval()), threading.Barrier(2, timeout=10)
+
+    def work(_: int) -> list[int]:
+        with Threads(2) as engine:
+            both.wait()
+            return engine.map(abs, [-1, -2])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [[1, 2], [1, 2]]
+    assert (blas_threads(), sys.getswitchinterval()) == outside
+
+
+def test_an_engine_that_is_entered_twice_is_open_until_it_is_left_twice() -> None:
+    before = set(threading.enumerate()), sys.getswitchinterval()
+    with Threads(2) as engine:
+        with engine:
+            assert engine.map(abs, [-1, -2]) == [1, 2]
+        assert engine.map(abs, [-1, -2]) == [1, 2]
+    assert (set(threading.enumerate()), sys.getswitchinterval()) == before
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_engine_that_is_not_open_says_so(count: int) -> None:
+    engine = Threads(count)
+    for _ in range(2):  # never entered, and closed again
+        with pytest.raises(RuntimeError, match="this engine is not open: use it inside"):
+            engine.map(abs, [1, 2])
+        with engine:
+            pass
+
+
+def test_ctrl_c_during_a_map_stops_the_others_and_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate()), sys.getswitchinterval()
+
+    def interrupted(_: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.raise_signal(signal.SIGINT)
+
+    def until_the_calling_thread_is_quick_enough_to_get_one() -> None:
+        with Threads(2) as engine:
+            while True:
+                engine.map(interrupted, range(50))
+
+    with pytest.raises(KeyboardInterrupt):
+        until_the_calling_thread_is_quick_enough_to_get_one()
+    assert (set(threading.enumerate()), sys.getswitchinterval()) == before
+
+
+@pytest.mark.parametrize("count", [1.0, True, "2"])
+def test_the_number_of_workers_is_a_whole_number(count: Any) -> None:
+    with pytest.raises(TypeError, match="the number of workers must be a whole number, got"):
+        Threads(count)
+
+
 @pytest.mark.parametrize("count", [0, -2])
 def test_less_than_one_worker_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"at least one worker is needed, got {count}"):
+    with pytest.raises(ValueError, match=f"the number of workers must be at least 1, got {count}"):
         Threads(count)
 
 
