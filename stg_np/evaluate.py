@@ -6,6 +6,9 @@ Two readings of "accuracy of class k" are in use, and they differ widely:
   C-way accuracy.
 * **one-vs-rest accuracy**: (TP + TN) / N, how many pictures are rightly called "k" or "not k". Its mean over the
   classes is 1 − 2·error/C: with ten classes, a model that is right 90 % of the time scores 98 %.
+
+Beside recall stand **precision** (of the pictures that are called k, how many are of class k) and **F1**, the harmonic
+mean of both. A macro mean is the plain mean over the classes, however many pictures each has.
 """
 
 from __future__ import annotations
@@ -80,6 +83,25 @@ def recall_per_class(confusion: Array) -> Array:
     pictures = confusion.sum(1)
     recall: Array = np.divide(np.diag(confusion), pictures, out=np.full(len(confusion), np.nan), where=pictures > 0)
     return recall
+
+
+def precision_per_class(confusion: Array) -> Array:
+    """(C,): TP / (TP + FP), right answers over pictures that are called so.
+
+    0 for a class that is never said; NaN for one that is neither said nor there, which a macro mean leaves out.
+    """
+    return _share_of(np.diag(confusion), confusion.sum(0), confusion)
+
+
+def f1_per_class(confusion: Array) -> Array:
+    """(C,): 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall; 0 and NaN as for precision."""
+    return _share_of(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1), confusion)
+
+
+def _share_of(part: Array, whole: Array, confusion: Array) -> Array:
+    occurs = confusion.sum(0) + confusion.sum(1) > 0
+    share: Array = np.divide(part, whole, out=np.where(occurs, 0.0, np.nan), where=whole > 0)
+    return share
 
 
 def one_vs_rest_accuracy(confusion: Array) -> Array:

@@ -619,14 +619,16 @@ def test_eval_reports_both_readings_by_name(stg: Stg, finished: tuple[Path, Resu
     assert confusion.sum() == scores["pictures"] == 360
     assert scores["accuracy"] == pytest.approx(np.trace(confusion) / 360)
     assert scores["recall_per_class"] == pytest.approx(np.diag(confusion) / confusion.sum(1))
-    assert scores["recall_mean"] == pytest.approx(np.mean(scores["recall_per_class"]))
+    assert scores["recall_macro"] == pytest.approx(np.mean(scores["recall_per_class"]))
+    assert scores["precision_per_class"] == pytest.approx(np.diag(confusion) / confusion.sum(0))
+    assert scores["f1_macro"] == pytest.approx(np.mean(scores["f1_per_class"]))
     assert scores["one_vs_rest_accuracy_mean"] == pytest.approx(1 - 2 * (1 - scores["accuracy"]) / 10)
     assert scores["accuracy_mirror"] is None  # a mirrored digit is no digit
     assert scores["fingerprint"] == scores["trained_on_fingerprint"]
     text = stg("eval", best).out
     assert text.splitlines()[-1] == f"accuracy {scores['accuracy']:.4f} on digits"
     assert "one-vs-rest accuracy" in text
-    assert f"{scores['recall_mean']:.4f}" in text
+    assert f"{scores['recall_macro']:.4f}" in text
     assert "learned from" not in text
 
 

@@ -15,7 +15,15 @@ from stg_np import evaluate
 from stg_np.backend import Array
 from stg_np.data.augment import normalise
 from stg_np.engine import Threads
-from stg_np.evaluate import accuracy, confusion_matrix, one_vs_rest_accuracy, predict_logits, recall_per_class
+from stg_np.evaluate import (
+    accuracy,
+    confusion_matrix,
+    f1_per_class,
+    one_vs_rest_accuracy,
+    precision_per_class,
+    predict_logits,
+    recall_per_class,
+)
 from stg_np.train import initial_state, prepare
 from tests.training import MODEL, as_float64, make_run, pictures
 
@@ -41,6 +49,14 @@ def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
     np.testing.assert_array_equal(confusion, [[1, 0, 2], [0, 1, 0], [0, 0, 0]])
     np.testing.assert_array_equal(recall_per_class(confusion), [1 / 3, 1, np.nan])
     np.testing.assert_array_equal(one_vs_rest_accuracy(confusion), [0.5, 1, 0.5])
+    np.testing.assert_array_equal(precision_per_class(confusion), [1, 1, 0])
+    np.testing.assert_array_equal(f1_per_class(confusion), [0.5, 1, 0])
+
+
+def test_a_class_that_is_never_said_has_the_precision_0_and_one_that_is_nowhere_has_none() -> None:
+    confusion = np.array([[0, 2, 0], [0, 3, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(precision_per_class(confusion), [0, 0.6, np.nan])
+    np.testing.assert_array_equal(f1_per_class(confusion), [0, 0.75, np.nan])
 
 
 @given(answers())
@@ -51,9 +67,16 @@ def test_each_figure_by_its_definition(drawn: tuple[Array, Array]) -> None:
     assert confusion.dtype.kind == "i"
     assert confusion.sum() == len(labels)
     recalls, one_vs_rest = recall_per_class(confusion), one_vs_rest_accuracy(confusion)
+    precisions, f1s = precision_per_class(confusion), f1_per_class(confusion)
     for k in range(logits.shape[1]):
         called = [answer == k for answer, label in zip(said, labels) if label == k]
         assert recalls[k] == pytest.approx(np.mean(called) if called else np.nan, nan_ok=True)
+        right = [label == k for answer, label in zip(said, labels) if answer == k]
+        assert precisions[k] == pytest.approx(np.mean(right) if right else 0.0 if called else np.nan, nan_ok=True)
+        if sum(called) and sum(right):
+            assert f1s[k] == pytest.approx(2 / (1 / recalls[k] + 1 / precisions[k]))
+        else:
+            assert f1s[k] == pytest.approx(0.0 if called or right else np.nan, nan_ok=True)
         agree = [(answer == k) == (label == k) for answer, label in zip(said, labels)]
         assert one_vs_rest[k] == pytest.approx(np.mean(agree))
 

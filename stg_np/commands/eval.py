@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.commands import OK, checked_device, complain_of_damaged
-from stg_np.commands.options import add_checkpoint, add_data_dir, add_device, add_json, add_workers
+from stg_np.commands.options import (
+    add_checkpoint,
+    add_data_dir,
+    add_device,
+    add_json,
+    add_workers,
+    load_checkpoint,
+    refuse_sheet,
+)
 from stg_np.data import Dataset, full_name
 from stg_np.data import load as load_data
 from stg_np.engine import Threads
-from stg_np.evaluate import one_vs_rest_accuracy, recall_per_class
-from stg_np.runs.checkpoint import Stored, load
+from stg_np.evaluate import f1_per_class, one_vs_rest_accuracy, precision_per_class, recall_per_class
+from stg_np.foreign import showable
+from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About
 from stg_np.runs.scores import Scores, score
+from stg_np.streams import complain
 from stg_np.strict_json import to_json
 from stg_np.summary import aligned
 
@@ -26,12 +36,24 @@ ABOUT = "test a checkpoint on the test pictures"
 EPILOG = """\
 "Accuracy per class" has two readings, and both are printed: recall (of the pictures of class k, how many are called k;
 its mean is the usual accuracy) and one-vs-rest accuracy (how many pictures are rightly called "k" or "not k": with ten
-classes and 90 % accuracy its mean is 98 %).
+classes and 90 % accuracy its mean is 98 %). Beside them stand precision (of the pictures that are called k, how many
+are of class k) and F1, the harmonic mean of precision and recall. Macro means are over the classes.
+
+--gallery shows wrong answers, at most 64, the most confident first.
 
 examples:
   stg-np eval runs/digits/best.npz
+  stg-np eval runs/digits --gallery wrong.png
   stg-np eval runs/cifar10-rows/best.npz --data-dir ~/cifar-10-batches-bin --json
 """
+
+MEASURES = {
+    "recall": recall_per_class,
+    "precision": precision_per_class,
+    "F1": f1_per_class,
+    "one-vs-rest accuracy": one_vs_rest_accuracy,
+}
+"""The columns of the table of classes."""
 
 
 def add_options(parser: Any) -> None:
@@ -39,6 +61,7 @@ def add_options(parser: Any) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", metavar="DATA", help="data with the same classes (default: what it was trained on)")
     add_data_dir(parser)
+    parser.add_argument("--gallery", type=Path, metavar="FILE.png", help="a picture of the wrong answers")
     add_json(parser)
     add_device(parser)
     add_workers(parser)
@@ -48,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the scores of a checkpoint."""
     device = args.device or "cpu"
     count = checked_device(device, args.workers)
-    stored = load(args.checkpoint, device)
+    if args.gallery is not None:
+        refuse_sheet(args.gallery, "--gallery")
+    path, stored = load_checkpoint(args.checkpoint, device)
     about = stored.about
     same_data = args.data is None or full_name(args.data) == about.data.name
     split_seed = about.data.split_seed if same_data else None  # without it the test would not be the test
@@ -57,16 +82,36 @@ def run(args: argparse.Namespace) -> int:
     complain_of_damaged(dataset.damaged)
     with Threads(count) as engine:
         scores = score(stored, dataset, engine)
+    drawn = [] if args.gallery is None else [draw_gallery(args.gallery, dataset, scores)]
     if args.json:
-        print(to_json(as_json(args.checkpoint, about, dataset, scores), indent=2))
+        print(to_json(as_json(path, about, dataset, scores), indent=2))
+        for sentence in drawn:
+            complain(sentence)
     else:
-        print("\n".join(text_lines(args.checkpoint, stored, dataset, scores)))
+        *lines, accuracy = text_lines(path, stored, dataset, scores)
+        print("\n".join([*lines, *drawn, accuracy]))
     return OK
+
+
+def draw_gallery(target: Path, dataset: Dataset, scores: Scores) -> str:
+    """Write the picture of the wrong answers, if there are any, and say what it shows."""
+    from stg_np.runs.archive import write_atomically
+    from stg_np.runs.gallery import SHOWN, gallery_png, wrong_answers
+
+    wrong = wrong_answers(scores.logits, dataset.test_labels)
+    name = showable(target)
+    if not wrong:
+        left = f"; {name} is an older gallery" if target.exists() else ""
+        return f"no gallery: all {scores.pictures:,} answers are right{left}"
+    write_atomically(target, gallery_png(dataset, scores, wrong))
+    if len(wrong) > SHOWN:
+        return f"{name} shows {SHOWN} of {len(wrong):,} wrong answers, the most confident first"
+    return f"{name} shows the {len(wrong)} wrong answers, the most confident first"
 
 
 def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[str, Any]:
     """Everything as plain values; what does not exist is null."""
-    recall, one_vs_rest = recall_per_class(scores.confusion), one_vs_rest_accuracy(scores.confusion)
+    recall, precision, f1, one_vs_rest = (measure(scores.confusion) for measure in MEASURES.values())
     return {
         "checkpoint": str(path),
         "data": dataset.label,
@@ -79,8 +124,12 @@ def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[s
         "accuracy": scores.accuracy,
         "accuracy_mirror": scores.accuracy_mirror,
         "classes": list(dataset.classes),
-        "recall_per_class": [None if isnan(value) else value for value in recall.tolist()],
-        "recall_mean": float(np.nanmean(recall)),
+        "recall_per_class": recall.tolist(),
+        "recall_macro": float(np.nanmean(recall)),
+        "precision_per_class": precision.tolist(),
+        "precision_macro": float(np.nanmean(precision)),
+        "f1_per_class": f1.tolist(),
+        "f1_macro": float(np.nanmean(f1)),
         "one_vs_rest_accuracy_per_class": one_vs_rest.tolist(),
         "one_vs_rest_accuracy_mean": float(one_vs_rest.mean()),
         "confusion": scores.confusion.tolist(),
@@ -107,9 +156,12 @@ def text_lines(path: Any, stored: Stored, dataset: Dataset, scores: Scores) -> l
 
 
 def class_table(classes: Sequence[str], confusion: Array) -> list[str]:
-    """Both readings of "accuracy per class", by name, and their means."""
-    recall, one_vs_rest, pictures = recall_per_class(confusion), one_vs_rest_accuracy(confusion), confusion.sum(1)
-    rows = [("class", "recall", "one-vs-rest accuracy", "pictures")]
-    rows += [(k, f"{r:.4f}", f"{o:.4f}", f"{n:,}") for k, r, o, n in zip(classes, recall, one_vs_rest, pictures)]
-    rows.append(("mean", f"{np.nanmean(recall):.4f}", f"{one_vs_rest.mean():.4f}", ""))
+    """Every measure of every class, by name, and the macro means; a dash for what there is not."""
+    columns = [measure(confusion) for measure in MEASURES.values()]
+    rows = [("class", *MEASURES, "pictures")]
+    for k, (name, pictures) in enumerate(zip(classes, confusion.sum(1))):
+        rows.append(
+            (name, *("-" if np.isnan(column[k]) else f"{column[k]:.4f}" for column in columns), f"{pictures:,}")
+        )
+    rows.append(("macro mean", *(f"{np.nanmean(column):.4f}" for column in columns), f"{confusion.sum():,}"))
     return aligned(rows)

@@ -6,23 +6,56 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from stg_np.commands import UsageError
+from stg_np.foreign import showable
+
+if TYPE_CHECKING:
+    from stg_np.runs.checkpoint import Stored
 
 
 def add_checkpoint(parser: Any) -> None:
     """The checkpoint, by position."""
     about = "a best.npz or checkpoint.npz, or the folder of a run, whose best state is used"
-    parser.add_argument("checkpoint", type=checkpoint_path, metavar="CHECKPOINT", help=about)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=about)
 
 
-def checkpoint_path(text: str) -> Path:
-    """A type for argparse: the file itself, or the state to use of the run in a folder."""
-    path = Path(text)
-    if not path.is_dir():
-        return path
+def load_checkpoint(path: Path, device: str) -> tuple[Path, Stored]:
+    """A checkpoint; of a folder, the state to use of the run in it. Which file that is, and what it holds.
+
+    Raises:
+        CheckpointError: if it cannot be read. RunError: if the ``best.npz`` of the folder is of another run.
+    """
+    from stg_np.runs.checkpoint import load
+    from stg_np.runs.experiment import best_of
     from stg_np.runs.folder import RunFolder
 
-    return RunFolder(path).chosen
+    if not path.is_dir():
+        return path, load(path, device)
+    folder = RunFolder(path)
+    if not folder.last.exists():  # somebody has kept the best one alone
+        return folder.chosen, load(folder.chosen, device)
+    last = load(folder.last, device)
+    best = best_of(folder, last, device)
+    return (folder.last, last) if best is None else (folder.best, best)
+
+
+def refuse_sheet(target: Path, option: str) -> None:
+    """Before any work: a sheet of pictures is a new file, or replaces an older sheet, but nothing of anybody's.
+
+    Raises:
+        UsageError: if the file that ``option`` names cannot be one.
+    """
+    from stg_np.runs.sheet import is_sheet
+
+    said = f"{option} {showable(target)}"
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"{said} would be a PNG: give it a name that ends in .png")
+    if not target.parent.is_dir():
+        raise UsageError(f"{said}: there is no folder {showable(target.parent)}: make it, or name another place")
+    if target.is_symlink() or (target.exists() and not is_sheet(target)):
+        raise UsageError(f"{said} would replace a file that stg-np has not drawn: give it another name")
 
 
 def add_data_dir(parser: Any) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.commands import OK, WRONG_USE, UsageError, checked_device
-from stg_np.commands.options import add_checkpoint, add_device, add_json, whole
+from stg_np.commands.options import add_checkpoint, add_device, add_json, load_checkpoint, refuse_sheet, whole
 from stg_np.data import SOURCES, DataError
 from stg_np.data.pictures import CROPS, MODES, Crop, Seen, open_picture, pictures_in, read_stream, see
 from stg_np.engine import Threads
 from stg_np.foreign import showable
 from stg_np.runs.archive import write_atomically
-from stg_np.runs.checkpoint import Stored, load
+from stg_np.runs.checkpoint import Stored
 from stg_np.runs.scores import probabilities
 from stg_np.runs.sheet import sheet_png
 from stg_np.streams import complain
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the most probable classes of each picture."""
     device = args.device or "cpu"
     checked_device(device, None)
-    stored = load(args.checkpoint, device)
+    path, stored = load_checkpoint(args.checkpoint, device)
     shape = stored.about.model.input_shape
     if len(shape) != 3 or shape[2] not in MODES:
-        raise UsageError(f"{args.checkpoint} is not a model of grey or coloured pictures")
+        raise UsageError(f"{path} is not a model of grey or coloured pictures")
     if args.show is not None:
-        refuse_to_overwrite(args.show, args.images)
+        refuse_sheet(args.show, "--show")
     answers: list[Answer] = []
     failures: list[DataError] = []
 
@@ -105,14 +105,6 @@ def has_ink(stored: Stored) -> bool:
     """Whether the pictures that the model learned from are light ink on dark."""
     known = SOURCES.get(stored.about.data.name)
     return known is not None and known.INFO.ink
-
-
-def refuse_to_overwrite(target: Path, images: Sequence[str]) -> None:
-    """``--show`` makes a new picture, or replaces an old one of its kind, but none of those that it is to show."""
-    if target.suffix.lower() != ".png":
-        raise UsageError(f"--show {showable(target)} would be a PNG: give it a name that ends in .png")
-    if target.exists() and any(target.resolve().is_relative_to(Path(image).resolve()) for image in images):
-        raise UsageError(f"--show {showable(target)} would replace one of the pictures: give it another name")
 
 
 def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataError], None]) -> Iterator[Answer]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stg_np.commands import OK
-from stg_np.commands.options import checkpoint_path
+from stg_np.commands.options import load_checkpoint
 
 ABOUT = "layers with shapes, parameters, multiply-adds and time scales"
 EPILOG = ""
@@ -19,7 +20,7 @@ def add_options(parser: Any) -> None:
     from stg_np.presets import PRESETS
 
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("checkpoint", nargs="?", type=checkpoint_path, metavar="CHECKPOINT", help="a trained model")
+    which.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a trained model")
     names = f"an untrained model: {', '.join(PRESETS)} (default: digits)"
     which.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=names)
 
@@ -28,12 +29,11 @@ def run(args: argparse.Namespace) -> int:
     """The layers of a preset's model, or of a checkpoint's."""
     from stg_np.data import SOURCES
     from stg_np.presets import PRESETS
-    from stg_np.runs.checkpoint import load
     from stg_np.summary import summary_text
 
     if args.checkpoint is not None:
-        about, now = load(args.checkpoint, "cpu")
-        print(f"{args.checkpoint}: preset {about.preset}, trained on {about.data.label}, state after step {now.step:,}")
+        path, (about, now) = load_checkpoint(args.checkpoint, "cpu")
+        print(f"{path}: preset {about.preset}, trained on {about.data.label}, state after step {now.step:,}")
         print(summary_text(about.model, now.params))
         return OK
     name = args.preset or "digits"

@@ -84,7 +84,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror or error}; an older file there is untouched: "
-            "free some space, or choose another folder with --out"
+            "free some space, or choose another place"
         ) from error
     finally:
         if temporary is not None:

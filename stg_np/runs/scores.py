@@ -22,7 +22,8 @@ class MisfitError(Exception):
 
 class Scores(NamedTuple):
     """The result of a test. ``accuracy_mirror``: averaged over each picture and its mirror image, where that makes
-    sense; ``confusion`` (C, C) is without it: row, the true class; column, the class that the model says.
+    sense; ``confusion`` (C, C) is without it: row, the true class; column, the class that the model says. ``logits``:
+    (N, C), those of the test pictures, without it as well.
     """
 
     pictures: int
@@ -30,6 +31,7 @@ class Scores(NamedTuple):
     accuracy: float
     accuracy_mirror: float | None
     confusion: Array
+    logits: Array
 
 
 def logits_of(stored: Stored, pictures: Array, engine: Engine, *, mirror: bool = False) -> Array:
@@ -62,7 +64,7 @@ def score(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
     mirrored = None
     if dataset.flip:
         mirrored = accuracy(logits_of(stored, dataset.test_images, engine, mirror=True), labels)[1]
-    return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels))
+    return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels), plain)
 
 
 def refuse_misfit(about: About, dataset: Dataset) -> None:

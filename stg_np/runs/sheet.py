@@ -5,38 +5,78 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stg_np.backend import Array
+from stg_np.foreign import open_regular, showable
 
-CELL, MARGIN, LINE = 128, 12, 16
-"""Pixels: the side of an enlarged picture, the distance between two, the height of a line of its caption."""
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
-LETTERS = 20
-"""Of a line of a caption, the rest is cut off."""
+CELL, MARGIN, LINE = 128, 14, 17
+"""Pixels: the side of an enlarged picture, the distance between two, the height of a line of text."""
 
 ACROSS = 8
 """Pictures in a row."""
 
+MAKER = "stg-np sheet of pictures"
+"""Written into the file, by which a sheet that may be replaced is told from a picture of somebody's."""
 
-def sheet_png(pictures: Sequence[Array], captions: Sequence[Sequence[str]], value_range: int) -> bytes:
-    """A PNG of pictures (height, width, 1 or 3) uint8, each with its caption of a few lines below it."""
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file was written by :func:`sheet_png`."""
+    from PIL import Image
+
+    try:
+        with open_regular(path) as file, Image.open(file, formats=("PNG",)) as picture:
+            return picture.info.get("Software") == MAKER
+    except Exception:  # damaged files raise nearly everything
+        return False
+
+
+def sheet_png(
+    pictures: Sequence[Array], captions: Sequence[Sequence[str]], value_range: int, *, title: Sequence[str] = ()
+) -> bytes:
+    """A PNG of pictures (height, width, 1 or 3) uint8, each with its caption of a few lines below it.
+
+    ``title``: lines that stand above all of them.
+    """
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
-    lines = max(map(len, captions))
+    plain, bold = font("DejaVuSans.ttf"), font("DejaVuSans-Bold.ttf")
+    top = MARGIN + len(title) * LINE + (MARGIN if title else 0)
+    step = CELL + MARGIN, CELL + MARGIN + max(map(len, captions)) * LINE
     across = min(ACROSS, len(pictures))
-    step = CELL + MARGIN, CELL + MARGIN + lines * LINE
-    canvas = Image.new("RGB", (MARGIN + across * step[0], MARGIN + math.ceil(len(pictures) / across) * step[1]), "#444")
+    width = max(MARGIN + across * step[0], 2 * MARGIN + math.ceil(max(map(bold.getlength, title), default=0)))
+    canvas = Image.new("RGB", (width, top + math.ceil(len(pictures) / across) * step[1]), "#333")
     draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(title):
+        draw.text((MARGIN, MARGIN + number * LINE), showable(line), "white", bold)
     for k, (picture, caption) in enumerate(zip(pictures, captions)):
-        left, top = (MARGIN + place * length for place, length in zip((k % across, k // across), step))
-        canvas.paste(Image.fromarray(enlarged(picture, value_range)), (left, top))
+        left, upper = MARGIN + k % across * step[0], top + k // across * step[1]
+        canvas.paste(Image.fromarray(enlarged(picture, value_range)), (left, upper))
         for number, line in enumerate(caption):
-            draw.text((left, top + CELL + number * LINE), shortened(line), "white")
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
+            draw.text((left, upper + CELL + 2 + number * LINE), shortened(line, plain), "white", plain)
+    maker, buffer = PngInfo(), io.BytesIO()
+    maker.add_text("Software", MAKER)
+    canvas.save(buffer, "PNG", pnginfo=maker)
     return buffer.getvalue()
+
+
+def font(name: str) -> FreeTypeFont | ImageFont:
+    """A font that comes with matplotlib and has the letters of most alphabets; Pillow's own where there is none."""
+    from PIL import ImageFont
+
+    try:
+        import matplotlib
+
+        return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), 12)
+    except (ImportError, OSError):
+        return ImageFont.load_default()
 
 
 def enlarged(picture: Array, value_range: int) -> Array:
@@ -49,7 +89,11 @@ def enlarged(picture: Array, value_range: int) -> Array:
     return np.ascontiguousarray(result)
 
 
-def shortened(line: str) -> str:
-    """At most so many letters, the end of a name being worth more than its beginning; and those that a font has."""
-    plain = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in line)
-    return plain if len(plain) <= LETTERS else ".." + plain[2 - LETTERS :]
+def shortened(line: str, of: FreeTypeFont | ImageFont) -> str:
+    """As much as fits below a picture: of a long text the beginning and the end, which tell more than the middle."""
+    line = showable(line)
+    short, kept = line, math.ceil(len(line) * CELL / max(of.getlength(line), CELL))
+    while of.getlength(short) > CELL and kept > 2:
+        short = f"{line[: kept // 3]}…{line[len(line) - (kept - kept // 3) :]}"
+        kept -= 1
+    return short
