@@ -179,9 +179,10 @@ optimizer.update(result.grads, optimizer.init(params), params, 1.0)
     )
 
 
-def test_every_module_can_be_imported_with_numpy_alone() -> None:
+def test_every_module_can_be_imported_and_help_be_had_with_numpy_alone() -> None:
     names = [m.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for m in modules]
-    run_blocked("".join(f"import stg_np.{name}\n" for name in names if name not in ("__init__", "__main__")))
+    code = "".join(f"import stg_np.{name}\n" for name in names if name not in ("__init__", "__main__"))
+    run_blocked(code + "stg_np.cli.make_parser().format_help()")
 
 
 def test_importing_the_package_loads_numpy_and_little_else() -> None:

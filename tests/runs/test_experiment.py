@@ -28,8 +28,10 @@ def small_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``small``: two epochs of three steps. Every test works in an empty folder and finds no data on this machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STG_NP_DATA", str(tmp_path / "data"))
-    config = TrainConfig(epochs=2, batch_size=400, flip=True, rotate=5.0)
+    config = TrainConfig(epochs=2, batch_size=400, group_size=200, flip=True)
     monkeypatch.setitem(PRESETS, "small", Preset("digits", "for tests", SMALL, config))
+    for name in ("curves_png", "confusion_png"):  # drawing takes most of a tiny run, and has tests of its own
+        monkeypatch.setattr(f"stg_np.runs.plots.{name}", lambda *_: b"a picture")
 
 
 def test_a_run_is_made_trained_and_tested() -> None:
