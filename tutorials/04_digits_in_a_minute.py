@@ -2,7 +2,7 @@
 # # 4 · Digits in a minute
 #
 # From pictures to a tested network: look at the data, turn a picture into a sequence, read the training loop, train,
-# and say honestly how good the result is. It is what `stg-np train` does, in the open and with fewer epochs.
+# and say honestly how good the result is. It is what `stg-np train` does, in the open, smaller and with fewer epochs.
 
 # %%
 from dataclasses import replace
@@ -21,7 +21,7 @@ from stg_np.evaluate import accuracy, confusion_matrix, predict_logits, recall_p
 from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.views import patches_forward
-from stg_np.presets import PRESETS
+from stg_np.presets import PRESETS, at
 from stg_np.train import Examples, Record, Run, Scaling, TrainState, fit, initial_state, prepare, train_step
 
 # %% [markdown]
@@ -49,11 +49,12 @@ for k in (0, 2, 4):
 # %% [markdown]
 # ## How does a picture become a sequence?
 # An STM layer reads steps. We cut the picture into small patches, row by row, as one reads a page; each patch is one
-# step of the sequence, its pixels are the features of that step. The preset says how large the patches are.
+# step of the sequence, its pixels are the features of that step. The preset says how large the patches are; we make its
+# network half as wide, to be quick.
 
 # %%
 preset = PRESETS["digits"]
-model = STG(digits.shape, classes=10, **preset.model)
+model = STG(digits.shape, classes=10, **preset.model | {"width": 48})
 height, width = model.patch_size
 sequence = patches_forward(digits.train_images[:1], height, width)
 print(f"a picture {digits.shape} -> patches of {height}×{width} -> (B, T, D) = {sequence.shape}")
@@ -79,11 +80,12 @@ print(model, f"{params.layout.size:,} parameters", getsource(STG.forward), sep="
 
 # %%
 def make_run(dataset: Dataset) -> Run:
-    """The preset with fewer epochs; one training picture in ten is held out."""
+    """The preset with fewer epochs, at a higher rate; one training picture in ten is held out."""
     learn, watch = validation_split(dataset.train_labels, 0.1, seed=0)
     train, validation = (Examples(dataset.train_images[part], dataset.train_labels[part]) for part in (learn, watch))
     scaling = Scaling(*channel_statistics(train.images, dataset.value_range), dataset.value_range)
-    return Run(model, replace(preset.config, epochs=8), train, validation, scaling)
+    config = replace(preset.config, epochs=6, optimizer=at(0.03), group_size=preset.config.batch_size)
+    return Run(model, config, train, validation, scaling)
 
 
 run = make_run(digits)
@@ -166,7 +168,7 @@ axes.plot([record.accuracy for record in history], label="practice")
 axes.plot([record.validation_accuracy or 0.0 for record in history], label="validation")
 axes.set(xlabel="epochs after the first", ylabel="accuracy", title="Digits")
 axes.legend()
-figure.savefig("curve.png", dpi=150)
+figure.savefig("curve.png", dpi=100)
 
 # %% [markdown]
 # ## How good is it?
@@ -198,13 +200,13 @@ score, rival, distance = compare("last 360 in file order", digits, logits)
 other_score, other_rival, other_distance = compare("360 drawn at random", at_random, other_logits)
 print(f"one standard error: {np.sqrt(score * (1 - score) / 360):.3f}")
 
-assert score > 0.88
-assert other_score > 0.9
+assert score > 0.82
+assert other_score > 0.85
 assert rival < other_rival
 assert distance > other_distance
 
 # %% [markdown]
-# Be slow to be proud: pixels and a ruler are a strong rival here, and eight epochs are few. And why do the lines
+# Be slow to be proud: pixels and a ruler are a strong rival here, and six epochs are few. And why do the lines
 # differ? Drawn at random, almost every test picture has a cousin by the same hand among the training pictures. Of the
 # last 360 many have none: the nearest training picture is farther away, and the rival, who knows nothing but
 # distances, loses as well. The validation pictures were drawn at random too, so they flatter. For *new writers* the
@@ -235,4 +237,4 @@ show(digits.test_images[worst])
 assert answers[worst] != digits.test_labels[worst]
 
 # %% [markdown]
-# The whole preset, with all its epochs, on two cores, in under a minute: `stg-np train`.
+# The whole preset, with all its width and epochs, on two cores, in under a minute: `stg-np train`.
