@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from math import isfinite
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -105,7 +107,7 @@ class TrainState(NamedTuple):
     step: int  # steps done since the beginning
     loss_sum: Array  # of the epoch's steps
     correct: Array  # pictures of the epoch called right
-    bad_step: Array  # the first step whose gradient was not finite; −1: none
+    bad_step: Array  # the first step whose gradient or update was not finite; −1: none
     best_accuracy: float  # the best validation accuracy of any epoch
 
 
@@ -179,13 +181,14 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> L
 
 
 def train_step(run: Run, now: TrainState, batch: Array, engine: Engine) -> TrainState:
-    """Forward, loss and backward, clip, update. A gradient that is not finite changes nothing but the flag."""
+    """Forward, loss and backward, clip, update. What is not finite changes nothing but the flag."""
     xp = get_xp(now.params.flat)
     update = when_finite(run.config.optimizer)
     with np.errstate(over="ignore", invalid="ignore"):  # the flag reports it, with the step
         result = batch_gradient(run, now, batch, engine)
         grads = clip_by_norm(result.grads, run.config.clip_norm)
-        params, moments, good = update(grads, now.moments, now.params, rate_at(run, now.step), each=engine.map)
+        rate, kept = rate_at(run, now.step), result.state.values()
+        params, moments, good = update(grads, now.moments, now.params, rate, each=engine.map, also=kept)
     return TrainState(
         params=params,
         state={name: xp.where(good, array, now.state[name]) for name, array in result.state.items()},
@@ -221,7 +224,7 @@ def fit(
         should_stop: asked before each step; when it says so, a last record of the kind ``stopped`` follows.
 
     Raises:
-        TrainingError: at the first logged step after a gradient that was not finite.
+        TrainingError: at the first record after a step, or of a loss, that was not finite.
     """
     now = initial_state(run) if start is None else start
     steps = run.steps_per_epoch
@@ -248,10 +251,11 @@ def end_of_epoch(run: Run, last: Record, engine: Engine) -> Record:
     """Evaluate on the held-out pictures, and start the sums of the next epoch."""
     now, loss, score = last.now, None, None
     if run.validation is not None:
-        logits = predict_logits(
-            run.model, now.params, now.state, run.validation.images, engine, lambda pictures: prepare(run, pictures)
-        )
-        loss, score = accuracy(logits, run.validation.labels, run.loss)
+        images, labels = run.validation.images, run.validation.labels
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+            logits = predict_logits(run.model, now.params, now.state, images, engine, partial(prepare, run))
+            loss, score = accuracy(logits, labels, run.loss)
+        refuse_divergence(now.step, loss)
     zero = 0 * now.loss_sum
     is_best = score is not None and score >= now.best_accuracy  # of equal ones the later: it has learned longer
     now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
@@ -264,12 +268,19 @@ def make_record(kind: Literal["step", "stopped"], run: Run, now: TrainState, don
     loss, correct, bad_step = to_host(sums).tolist()
     if bad_step >= 0:
         raise TrainingError(
-            f"the gradient of step {bad_step:.0f} is not finite; the parameters were left as they were before it: "
-            "lower the learning rate"
+            f"the gradient of step {bad_step:.0f}, or what it made of the parameters, is not finite; they were left as "
+            "they were before it: lower the learning rate"
         )
+    refuse_divergence(now.step, loss)
     seen = done * min(run.config.batch_size, len(run.train.labels))
     epoch = 1 + (now.step - 1) // run.steps_per_epoch if now.step else 1
     rate = run.config.optimizer.learning_rate * rate_at(run, max(now.step - 1, 0))
     return Record(
         kind, epoch, now.step, loss / max(done, 1), correct / max(seen, 1), None, None, rate, speed, False, now
     )
+
+
+def refuse_divergence(step: int, loss: float) -> None:
+    """Raise TrainingError if numbers have become so large that their loss is none: what is right then is luck."""
+    if not isfinite(loss):
+        raise TrainingError(f"the loss after step {step} is not finite: lower the learning rate")

@@ -127,7 +127,7 @@ def test_it_learns(rule: Optimizer) -> None:
 
 def test_the_validation_pictures_are_measured_and_never_learned_from() -> None:
     data = (pictures(50, seed=1), pictures(20, seed=2))
-    run, without = make_run(data=data), make_run(data=(data[0], pictures(0)))
+    run, without = make_run(data=data), make_run(data=(data[0], None))
     wrong = make_run(data=(data[0], Examples(data[1].images[::-1], (data[1].labels + 1) % 4)))
     found, found_without, found_wrong = records(run), records(without), records(wrong)
     assert len({record[-1].now.params.flat.tobytes() for record in (found, found_without, found_wrong)}) == 1
@@ -295,6 +295,12 @@ def test_two_runs_are_alike_and_another_seed_is_not() -> None:
     assert bits(records(make_run())[-1].now) != bits(records(make_run(seed=1))[-1].now)
 
 
+def one_hot(count: int, seed: int = 0) -> Examples:
+    """Pictures with four numbers each to be reached: 1 for their class, 0 for the others."""
+    drawn = pictures(count, seed)
+    return Examples(drawn.images, np.eye(4, dtype=np.float32)[drawn.labels])
+
+
 # --- The guard ----------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +347,10 @@ def test_a_bad_gradient_changes_nothing_but_the_flag(rule: Optimizer, poison: fl
 def test_training_ends_at_the_next_record_and_names_the_first_bad_step(log_every: int, logged: list[int]) -> None:
     run = make_run(model=poisoned(4, 5), group_size=16, train=100)  # six steps an epoch
     found: list[Record] = []
-    with Threads(1) as engine, pytest.raises(TrainingError, match="the gradient of step 4 is not finite"):
+    with (
+        Threads(1) as engine,
+        pytest.raises(TrainingError, match="the gradient of step 4, or what it made of"),
+    ):
         collections.deque(map(found.append, fit(run, engine, log_every=log_every)))  # walks to the error
     assert [record.step for record in found] == logged
 
@@ -351,8 +360,33 @@ def test_training_ends_at_the_next_record_and_names_the_first_bad_step(log_every
 def test_a_learning_rate_that_explodes_ends_in_that_error_and_no_warning(rule: Optimizer, workers: int) -> None:
     with pytest.raises(TrainingError, match="lower the learning rate"):
         records(make_run(optimizer=with_learning_rate(rule, 1e30)), workers=workers)
-    with pytest.raises(TrainingError, match="step 2 "):
-        records(make_run(optimizer=with_learning_rate(rule, float("inf"))), workers=workers)
+    with pytest.raises(TrainingError, match="the gradient of step 1, or what it made of the parameters,"):
+        records(make_run(optimizer=with_learning_rate(rule, 1e39)), workers=workers)
+
+
+@pytest.mark.parametrize("validation", [0, 20])
+def test_the_last_step_is_guarded_as_well(validation: int) -> None:
+    run = make_run(epochs=1, batch_size=50, validation=validation, optimizer=with_learning_rate(RULES["sgd"], 1e39))
+    with pytest.raises(TrainingError, match="step 1, or what it made of the parameters, is not finite"):
+        records(run)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_training() -> None:
+    """Parameters of 1e28 are finite, and so are their outputs; the squares of these are not."""
+    rule = with_learning_rate(RULES["sgd"], 1e30)
+    run = make_run(epochs=1, batch_size=50, data=(one_hot(50), one_hot(20)), optimizer=rule, loss=SQUARED_ERROR)
+    with pytest.raises(TrainingError, match=r"the loss after step 1 is not finite"):
+        records(run)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_training_loss_that_is_not_finite_ends_the_training_whatever_its_gradient(bad: float) -> None:
+    right = cross_entropy()
+    run = make_run(
+        validation=0, loss=right._replace(forward=lambda *given: (bad * given[0][:, 0], right.forward(*given)[1]))
+    )
+    with pytest.raises(TrainingError, match=r"the loss after step . is not finite"):
+        records(run)
 
 
 # --- Both array libraries --------------------------------------------------------------------------------------------
@@ -457,7 +491,7 @@ SIDES = Examples(np.tile(np.repeat(np.array([40, 200], np.uint8), 4)[:, None], (
 def recorded(workers: int = 1, **config: Any) -> Recorder:
     """What the model was given, in three groups a step and six steps."""
     model = Recorder((8, 8, 1), 4, width=4)
-    records(make_run(model=model, data=(SIDES, pictures(0)), **config), workers)
+    records(make_run(model=model, data=(SIDES, None), **config), workers)
     assert len(model.seen) == 18
     return model
 
@@ -558,10 +592,8 @@ def test_the_gradient_of_a_step_is_clipped_and_smoothed_as_configured() -> None:
 
 def test_a_run_may_descend_another_loss() -> None:
     """A regression: each picture's class as four numbers, by the squared error."""
-    learn, watch = (
-        Examples(each.images, np.eye(4, dtype=np.float32)[each.labels]) for each in (pictures(160), pictures(40, 3))
-    )
-    run = replace(make_run(data=(learn, watch), epochs=4, label_smoothing=0.9), loss=SQUARED_ERROR)
+    learn, watch = one_hot(160), one_hot(40, 3)
+    run = make_run(data=(learn, watch), epochs=4, label_smoothing=0.9, loss=SQUARED_ERROR)
     found = [record for record in records(run) if record.kind == "epoch"]
     assert found[-1].loss < 0.5 * found[0].loss
     now = found[-1].now

@@ -8,6 +8,7 @@ import numpy as np
 
 from stg_np.backend import Array, to_host
 from stg_np.models.stg import STG
+from stg_np.ops.losses import Loss
 from stg_np.optim import SGD, AdamW, ByRole, Optimizer, with_learning_rate
 from stg_np.params import Params
 from stg_np.train import Examples, Run, Scaling, TrainConfig, TrainState
@@ -39,14 +40,14 @@ def make_run(
     validation: int = 20,
     model: Any = MODEL,
     device: str = "cpu",
-    data: tuple[Examples, Examples] | None = None,
+    data: tuple[Examples, Examples | None] | None = None,
+    loss: Loss | None = None,
     **config: Any,
 ) -> Run:
     """Two epochs of three steps, in groups of 6, 6 and 4, with random flips and shifts (unless told otherwise)."""
     settings = {"epochs": 2, "batch_size": 16, "group_size": 6, "optimizer": RULES["by_role"], "flip": True, "shift": 1}
-    examples = data or (pictures(train, seed=1), pictures(validation, seed=2))
-    held_out = examples[1] if len(examples[1].labels) else None
-    return Run(model, TrainConfig(**{**settings, **config}), examples[0], held_out, SCALING, device)
+    examples = data or (pictures(train, seed=1), pictures(validation, seed=2) if validation else None)
+    return Run(model, TrainConfig(**{**settings, **config}), *examples, SCALING, device, loss)
 
 
 def bits(now: TrainState) -> dict[str, bytes]:

@@ -101,8 +101,7 @@ class Experiment:
             best_of(self.folder, Stored(self.about, self.start), self.run.device)
             self.folder.write_config(self.about)
             self.folder.forget_after(self.start.step)
-        records = fit(self.run, engine, start=self.start, should_stop=should_stop)
-        while (record := next_quietly(records)) is not None:
+        for record in fit(self.run, engine, start=self.start, should_stop=should_stop):
             self.keep(record)
             yield record
 
@@ -365,17 +364,9 @@ def best_of(folder: RunFolder, last: Stored, device: str) -> Stored | None:
     return best
 
 
-def next_quietly(records: Iterator[Record]) -> Record | None:
-    """The next record; what overflows on the way is told by :func:`refuse_divergence`, not by a warning."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return next(records, None)
-
-
 def refuse_divergence(record: Record) -> None:
     """A state that is not finite is no state to save, and nothing to go on from."""
-    losses = [loss for loss in (record.loss, record.validation_loss) if loss is not None]
-    finite = all(bool(get_xp(array).isfinite(array).all()) for array in checkpoint.arrays_of(record.now).values())
-    if not finite or not all(map(math.isfinite, losses)):
+    if not all(bool(get_xp(array).isfinite(array).all()) for array in checkpoint.arrays_of(record.now).values()):
         raise TrainingError(
             f"what was learned is not finite after step {record.step}, and was not saved: lower the learning rate"
         )
