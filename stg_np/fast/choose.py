@@ -16,7 +16,9 @@ from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, get_xp
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import cuda, layer, walks
-from stg_np.layers import walk
+from stg_np.fast import maps as fast_maps
+from stg_np.layers import maps, walk
+from stg_np.layers.maps import MapSpec
 from stg_np.layers.spec import Cell, STMKind, WalkSpec
 from stg_np.ops import conv
 from stg_np.workspace import Workspace
@@ -50,6 +52,14 @@ def stm_cell(x: Array, kind: STMKind, work: Workspace | None) -> Cell:
     else:
         forward, backward = stm.stm_forward, stm.stm_backward
     return Cell(partial(forward, phi_z=kind.phi_z), backward, walk.empty_memory)
+
+
+def map_layer_pair(x: Array, spec: MapSpec, params: stm.STMParams, work: Workspace | None) -> Pair:
+    """``forward(h, params, spec, statistics)`` and ``backward(dy, cache, params, spec)`` of a layer of maps."""
+    if work is not None and get_xp(x) is np and fast_maps.covers(spec.kind, params):
+        return Pair(partial(fast_maps.map_layer_forward, work=work), partial(fast_maps.map_layer_backward, work=work))
+    window = maps.Window(*conv_pair(x, work and work.within("window")))
+    return Pair(partial(maps.map_layer_forward, window=window), partial(maps.map_layer_backward, window=window))
 
 
 def conv_pair(x: Array, work: Workspace | None) -> Pair:

@@ -76,3 +76,23 @@ def window_pixels(x: Array, side: int) -> list[Array]:
     if height % side or width % side:
         raise ValueError(f"a {height}×{width} map cannot be cut into windows of {side}×{side}")
     return [x[:, row::side, column::side] for row in range(side) for column in range(side)]
+
+
+class GlobalMaxCache(NamedTuple):
+    """``x``: (B, height, width, C), and its maxima ``y`` (B, 1, 1, C)."""
+
+    x: Array
+    y: Array
+
+
+def global_max_pool_forward(x: Array) -> tuple[Array, GlobalMaxCache]:
+    """The largest pixel of each map, channel by channel: x (B, height, width, C) -> y (B, C)."""
+    y: Array = x.max((1, 2))
+    return y.copy(), GlobalMaxCache(x, y[:, None, None])
+
+
+def global_max_pool_backward(dy: Array, cache: GlobalMaxCache) -> Array:
+    """The largest pixels share dy (B, C) equally, as in :func:`max_pool2d_backward`: dx (B, height, width, C)."""
+    largest = (cache.x == cache.y).astype(dy.dtype)
+    dx: Array = largest * (dy[:, None, None] / largest.sum((1, 2), keepdims=True))
+    return dx

@@ -1,0 +1,106 @@
+"""A layer of maps: the window of an image STM, pooling, batch normalisation, then gates and sweeps.
+
+y = gated_sweep(norm(pool(window(x) W)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stg_np.backend import Array
+from stg_np.ops.batch_norm import (
+    BatchNormCache,
+    Statistics,
+    batch_norm_backward,
+    batch_norm_forward,
+    fixed_norm_backward,
+    fixed_norm_forward,
+)
+from stg_np.ops.conv import conv2d_backward, conv2d_forward
+from stg_np.ops.pool2d import MaxPoolCache, max_pool2d_backward, max_pool2d_forward
+from stg_np.stm import STMParams
+from stg_np.sweep import GatedSweepCache, SweepKind, gated_sweep_backward, gated_sweep_forward, window_params
+
+
+class Window(NamedTuple):
+    """The convolution, a pair: its fast form may stand in for it."""
+
+    forward: Callable[..., Any] = conv2d_forward
+    backward: Callable[..., Any] = conv2d_backward
+
+
+PLAIN = Window()
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """One layer of maps.
+
+    Attributes:
+        kind: which image STM.
+        pools: whether each 2 × 2 pixels become one after the window, the largest.
+        normalises: whether batch normalisation stands before the gates.
+        frozen: whether the window is not learned and nothing before it is: then its gradients are zeros and None.
+    """
+
+    kind: SweepKind
+    pools: bool = False
+    normalises: bool = True
+    frozen: bool = False
+
+
+class MapCache(NamedTuple):
+    """The cache of each part; None where there is none. ``norm`` is the scale alone where statistics were given."""
+
+    window: Any
+    pool: MaxPoolCache | None
+    norm: BatchNormCache | Array | None
+    gated: GatedSweepCache
+
+
+def map_layer_forward(
+    h: Array, params: STMParams, spec: MapSpec, statistics: Statistics | None, *, window: Window = PLAIN
+) -> tuple[tuple[Array, Statistics | None], MapCache]:
+    """h (B, height, width, D) -> y (B, height, width, H), or half as high and wide where the layer pools.
+
+    Args:
+        h: a map. params: ``W`` a kernel. spec: which layer.
+        statistics: to normalise by; None: those of this batch. window: the convolution's pair.
+
+    Returns:
+        ``(y, statistics of this batch)``, None if there were none to compute; and the cache.
+
+    Raises:
+        ValueError, TypeError: see :func:`stg_np.ops.conv.conv2d_forward` and :mod:`stg_np.ops.pool2d`.
+    """
+    p, window_cache = window.forward(h, window_params(params))  # (B, height, width, H)
+    pool: MaxPoolCache | None = None
+    norm: BatchNormCache | Array | None = None
+    measured: Statistics | None = None
+    if spec.pools:
+        p, pool = max_pool2d_forward(p)  # (B, height / 2, width / 2, H)
+    if spec.normalises and statistics is None:
+        (p, measured), norm = batch_norm_forward(p)
+    elif spec.normalises and statistics is not None:
+        p, norm = fixed_norm_forward(p, statistics)
+    y, gated = gated_sweep_forward(p, params, spec.kind)
+    return (y, measured), MapCache(window_cache, pool, norm, gated)
+
+
+def map_layer_backward(
+    dy: Array, cache: MapCache, params: STMParams, spec: MapSpec, *, window: Window = PLAIN
+) -> tuple[Array | None, STMParams]:
+    """Reverse :func:`map_layer_forward`: dy -> dh (B, height, width, D), dparams."""
+    dp, db, dw = gated_sweep_backward(dy, cache.gated, params, spec.kind)
+    if isinstance(cache.norm, BatchNormCache):
+        dp = batch_norm_backward(dp, cache.norm)
+    elif cache.norm is not None:
+        dp = fixed_norm_backward(dp, cache.norm)
+    if cache.pool is not None:
+        dp = max_pool2d_backward(dp, cache.pool)
+    if spec.frozen:
+        return None, STMParams(0 * params.W, db, None, dw)
+    dh, dwindow = window.backward(dp, cache.window, window_params(params))
+    return dh, STMParams(dwindow.W, db, None, dw)
