@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stg_np.models import MODELS
 from stg_np.models.base import Model
-from stg_np.optim import ByRole, with_learning_rate
+from stg_np.optim import SGD, ByRole, Muon, with_learning_rate
 from stg_np.train import TrainConfig
 
 
@@ -36,6 +36,21 @@ class Preset:
 def at(learning_rate: float) -> ByRole:
     """Muon for matrices and kernels, AdamW for vectors and the head, at one learning rate."""
     return with_learning_rate(ByRole(), learning_rate)
+
+
+def fast_recipe(**changes: Any) -> TrainConfig:
+    """How an image STG learns fast: large batches, Muon at a high rate, plain momentum for the rest, few epochs."""
+    rules = ByRole(
+        matrix=Muon(0.24, 0.0, 0.6, fixed_norm=True),
+        kernel=Muon(0.24, 0.0, 0.6, fixed_norm=True),
+        vector=SGD(0.05, 0.0, 0.85),
+        head=SGD(0.7, 0.0, 0.85),
+    )
+    config = TrainConfig(
+        epochs=8, batch_size=1000, group_size=125, optimizer=rules, schedule="linear", warmup=0.0,
+        label_smoothing=0.2, clip_norm=1e6, flip=True, flip_in_turn=True, shift=2,
+    )  # fmt: skip
+    return replace(config, **changes)
 
 
 PRESETS = {
@@ -73,6 +88,13 @@ PRESETS = {
         "64 patches of 4×4 pixels, walked row by row and column by column in turn",
         {"view": "patches", "patch": (4, 4), "width": 128, "layers": 6, "alternate": True},
         TrainConfig(epochs=12, optimizer=at(0.01), flip=True, shift=2),
+    ),
+    "cifar10-fast": Preset(
+        "cifar10",
+        "maps that stay maps, memory that sweeps them in four directions",
+        {"widths": (64, 256, 256), "sweeping": (2, 4, 6)},
+        fast_recipe(),
+        kind="image-stg",
     ),
     "rows": Preset(
         "digits",

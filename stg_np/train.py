@@ -17,10 +17,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
+from stg_np.data.augment import (
+    alternate_flip,
+    cutout,
+    normalise,
+    random_flip,
+    random_rotation,
+    random_shift,
+    resized,
+)
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
-from stg_np.models.base import LossAndGrad, Model, loss_and_grad
+from stg_np.models.base import Adapts, LossAndGrad, Model, loss_and_grad
 from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.optim import SCHEDULES, ByRole, Moments, Optimizer, clip_by_norm, when_finite
 from stg_np.params import Params, State
@@ -37,8 +45,10 @@ class TrainConfig:
         optimizer: a rule, with its learning rates at the peak of the ``schedule``: ``cosine`` or ``linear``, after a
             linear ``warmup`` (fraction of all steps).
         label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
-        flip: mirror pictures at random. shift: move them by up to so many pixels; ``shift_padding``: what comes in
-            at the border, ``reflect`` or ``zero``. rotate: turn them by up to so many degrees.
+        flip: mirror pictures at random; ``flip_in_turn``: in each epoch those that the one before did not.
+        shift: move them by up to so many pixels; ``shift_padding``: what comes in at the border, ``reflect`` or
+            ``zero``. rotate: turn them by up to so many degrees. cutout: cover a square of this side.
+        sides: heights (and widths) of the training pictures, each for an equal part of the epochs; empty: their own.
         seed: of the parameters, the order, the augmentation and the validation split.
     """
 
@@ -51,9 +61,12 @@ class TrainConfig:
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
     flip: bool = False
+    flip_in_turn: bool = False
     shift: int = 0
     shift_padding: Literal["reflect", "zero"] = "reflect"
     rotate: float = 0.0
+    cutout: int = 0
+    sides: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -134,6 +147,8 @@ class TrainingError(RuntimeError):
 def initial_state(run: Run) -> TrainState:
     """Draw the parameters on the host and move them to the run's device."""
     params, state = run.model.init(np.random.default_rng(run.config.seed))
+    if isinstance(run.model, Adapts):
+        params = run.model.adapted(params, normalise(run.train.images[:FOR_ADAPTING], *run.scaling))
     params = params.with_flat(to_device(params.flat, run.device))
     state = {name: to_device(array, run.device) for name, array in state.items()}
     xp = get_xp(params.flat)
@@ -141,21 +156,40 @@ def initial_state(run: Run) -> TrainState:
     return TrainState(params, state, moments, 0, xp.zeros(()), xp.zeros(()), xp.full((), -1), 0.0)
 
 
+FOR_ADAPTING = 5000
+"""Pictures from which a model computes what it does not learn (:class:`~stg_np.models.base.Adapts`)."""
+
+
 def stream(run: Run, use: Literal["order", "group"], *numbers: int) -> np.random.Generator:
     """Random numbers of their own for each use of them: the seed alone is for the parameters."""
     return np.random.default_rng([run.config.seed, {"order": 1, "group": 2}[use], *numbers])
 
 
-def prepare(run: Run, pictures: Array, rng: np.random.Generator | None = None) -> Array:
-    """Pixels (B, height, width, c) as the model's input on the device; with an ``rng``, augmented first."""
-    if rng is not None:
-        if run.config.rotate:
-            pictures = random_rotation(pictures, rng, run.config.rotate)
-        if run.config.shift:
-            pictures = random_shift(pictures, rng, run.config.shift, run.config.shift_padding)
-        if run.config.flip:
-            pictures = random_flip(pictures, rng)
-    return to_device(normalise(pictures, *run.scaling), run.device)
+def prepare(
+    run: Run, pictures: Array, rng: np.random.Generator | None = None, *, numbers: Array | None = None, epoch: int = 0
+) -> Array:
+    """Pixels (B, height, width, c) as the model's input on the device.
+
+    With an ``rng`` they are varied first, as the config says; then ``numbers`` (B,) are those of the training pictures,
+    and the epoch is counted from 0.
+    """
+    config = run.config
+    if rng is None:
+        return to_device(normalise(pictures, *run.scaling), run.device)
+    if config.rotate:
+        pictures = random_rotation(pictures, rng, config.rotate)
+    if config.shift:
+        pictures = random_shift(pictures, rng, config.shift, config.shift_padding)
+    if config.flip and config.flip_in_turn and numbers is not None:
+        pictures = alternate_flip(pictures, numbers, epoch, config.seed)
+    elif config.flip:
+        pictures = random_flip(pictures, rng)
+    x = normalise(pictures, *run.scaling)
+    if config.sides:
+        x = resized(x, config.sides[epoch * len(config.sides) // config.epochs])
+    if config.cutout:
+        x = cutout(x, rng, config.cutout)
+    return to_device(x, run.device)
 
 
 def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> LossAndGrad:
@@ -169,7 +203,8 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> L
 
     def group_gradient(number: int) -> LossAndGrad:
         rng = stream(run, "group", now.step, number)
-        x = prepare(run, run.train.images[groups[number]], rng)
+        own, epoch = groups[number], now.step // run.steps_per_epoch
+        x = prepare(run, run.train.images[own], rng, numbers=own, epoch=epoch)
         targets = to_device(run.train.labels[groups[number]], run.device)
         return loss_and_grad(
             run.model, now.params, now.state, x, targets,

@@ -6,6 +6,7 @@ batches. All keep the dtype (but :func:`normalise`) and return new arrays.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +55,50 @@ def random_flip(images: Array, rng: np.random.Generator) -> Array:
     flipped = images.copy()
     flipped[mirrored] = images[mirrored, :, ::-1]
     return flipped
+
+
+def alternate_flip(images: Array, numbers: Array, epoch: int, seed: int) -> Array:
+    """Mirror half of the pictures in one epoch and the other half in the next (Jordan, arXiv:2404.00498).
+
+    A random choice shows some pictures the same way several times in a row; this shows each both ways, in turn.
+
+    Args:
+        images: pictures (B, height, width, c). numbers: (B,), which pictures of the data set they are.
+        epoch: counted from 0. seed: of which half is first.
+    """
+    bits = (numbers.astype(np.uint64) + np.uint64(seed % 2**32)) * np.uint64(0x9E3779B97F4A7C15)  # wraps
+    bits = (bits ^ (bits >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    mirrored = ((bits >> np.uint64(63)) + np.uint64(epoch)) % 2 == 1
+    flipped = images.copy()
+    flipped[mirrored] = images[mirrored, :, ::-1]
+    return flipped
+
+
+def resized(images: Array, side: int) -> Array:
+    """Pictures (B, height, width, c) of a floating dtype, made square with this side by linear interpolation.
+
+    Smaller ones are averaged (a triangle as wide as the new pixel), so that nothing is skipped.
+
+    Raises:
+        ValueError: if ``side`` is below 1.
+    """
+    if side < 1:
+        raise ValueError(f"a picture has at least one pixel a side, not {side}")
+    rows, columns = (resampling(old, side).astype(images.dtype) for old in images.shape[1:3])
+    B, height, width, c = images.shape
+    fewer_rows = np.matmul(rows, images.reshape(B, height, width * c)).reshape(B, side, width, c)
+    result: Array = np.matmul(columns, fewer_rows)
+    return result
+
+
+@cache
+def resampling(old: int, new: int) -> Array:
+    """The matrix (new, old) of a linear interpolation; each row adds up to 1."""
+    step = old / new
+    centres = (np.arange(new)[:, None] + 0.5) * step - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(old) - centres) / max(step, 1.0))
+    matrix: Array = weights / weights.sum(1, keepdims=True)
+    return matrix
 
 
 def random_shift(

@@ -67,6 +67,14 @@ class Model(Protocol):
         """Its parts from the input to the logits, as a person would list them."""
 
 
+@runtime_checkable
+class Adapts(Protocol):
+    """A model part of which is computed from the training pictures before the first step."""
+
+    def adapted(self, params: Params, pictures: Array) -> Params:
+        """The parameters for pictures like these (N, height, width, c), on the host and scaled as the input."""
+
+
 def check_input(model: Model, x: Array, params: Params) -> None:
     """Whether x can be a batch for the model with these parameters: one rule for all models and paths.
 

@@ -17,12 +17,17 @@ class Muon:
     A gradient matrix is dominated by few directions; replacing ``U S Vᵀ`` by ``U Vᵀ`` gives every direction the same
     step. The scale ``0.2 √max(rows, columns)`` (Liu et al., arXiv:2502.16982) gives it the size of an AdamW step, so
     that one learning rate serves both.
+
+    With ``fixed_norm``, before each step every entry of d columns is scaled to the norm √d, and the scale of the step
+    is 1, as in Jordan's networks for CIFAR-10: where a normalisation follows, only the direction of the weights counts,
+    and the learning rate is then the part of it that a step replaces. Set ``weight_decay`` to 0 with it.
     """
 
     learning_rate: float = 0.005
     weight_decay: float = 0.05
     momentum: float = 0.95
     iterations: int = 5
+    fixed_norm: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
@@ -49,11 +54,14 @@ class Muon:
 
         def direction(name: str) -> Array:
             matrix = as_matrix(nesterov[name])
-            scaled: Array = 0.2 * sqrt(max(matrix.shape)) * orthogonalised(matrix, self.iterations)
+            scale = 1 if self.fixed_norm else 0.2 * sqrt(max(matrix.shape))
+            scaled: Array = scale * orthogonalised(matrix, self.iterations)
             return scaled
 
         names = [entry.name for entry in params.layout.entries if entry.role != "frozen"]
         directions = nesterov.replaced(dict(zip(names, each(direction, names))))
+        if self.fixed_norm:
+            params = params.replaced({name: with_unit_columns(params[name]) for name in names})
         step = directions.flat + self.weight_decay * params.flat
         return moved(params, self.learning_rate * rate * step), {"velocity": velocity}
 
@@ -65,6 +73,13 @@ def as_matrix(weights: Array) -> Array:
     the linear map whose directions should all get the same step.
     """
     return weights.reshape(-1, weights.shape[-1])
+
+
+def with_unit_columns(weights: Array) -> Array:
+    """Weights (..., d) scaled to the norm √d, as a matrix of d columns of length 1 has; zeros stay zeros."""
+    norm = get_xp(weights).sqrt((weights * weights).sum()) + 1e-12
+    scaled: Array = weights * (sqrt(weights.shape[-1]) / norm)
+    return scaled
 
 
 def orthogonalised(matrix: Array, iterations: int = 5) -> Array:
