@@ -15,17 +15,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stg_np import stm, stm_recurrent
+from stg_np import stm, stm_recurrent, sweep
 from stg_np.backend import Array, array_module, get_xp, to_device
 from stg_np.fast import choose
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
+from stg_np.layers.maps import MapSpec
 from stg_np.layers.spec import Direction, STMKind, WalkSpec
 from stg_np.models.base import Model, loss_and_grad
+from stg_np.models.image_stg import ImageSTG
 from stg_np.models.mlp import MLP
 from stg_np.models.stg import POOLS, STG, VIEWS
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
+from stg_np.ops.batch_norm import (
+    Statistics,
+    batch_norm_backward,
+    batch_norm_forward,
+    fixed_norm_backward,
+    fixed_norm_forward,
+)
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
 from stg_np.ops.dropout import dropout_backward, dropout_forward
 from stg_np.ops.linear import LinearParams, linear_backward, linear_forward
@@ -38,7 +47,14 @@ from stg_np.ops.losses import (
 )
 from stg_np.ops.norm import rms_norm_backward, rms_norm_forward
 from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
-from stg_np.ops.pool2d import average_pool2d_backward, average_pool2d_forward, max_pool2d_backward, max_pool2d_forward
+from stg_np.ops.pool2d import (
+    average_pool2d_backward,
+    average_pool2d_forward,
+    global_max_pool_backward,
+    global_max_pool_forward,
+    max_pool2d_backward,
+    max_pool2d_forward,
+)
 from stg_np.ops.views import patches_backward, patches_forward
 from stg_np.params import Params, State
 from stg_np.workspace import Workspace
@@ -69,7 +85,7 @@ def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
 
 def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pair]:
     """All pairs that ``device`` can run, with inputs drawn from ``rng``."""
-    for group in (activations, losses, ops, maps, memory, stm_layers, layers_of_walks, models):
+    for group in (activations, losses, ops, maps, memory, stm_layers, layers_of_walks, sweeps, layers_of_maps, models):
         for pair in group(rng):
             if device == "cpu" or not pair.numpy_only:
                 yield pair
@@ -133,6 +149,11 @@ def maps(rng: np.random.Generator) -> Iterator[Pair]:
         average = partial(average_pool2d_forward, side=side)
         maps = {"x": rng.standard_normal((2, 6, 6, 3))}
         yield Pair(f"average_pool2d, {side}×{side}", average, average_pool2d_backward, maps)
+    yield Pair("global_max_pool", global_max_pool_forward, global_max_pool_backward, {"x": apart})
+    x = rng.standard_normal((3, 2, 4, 3))
+    yield Pair("batch_norm", lambda x: first(batch_norm_forward(x)), batch_norm_backward, {"x": x})
+    kept = Statistics(rng.standard_normal(3), rng.uniform(0.5, 2, 3))
+    yield Pair("fixed_norm", partial(with_statistics, kept=kept), fixed_norm_backward, {"x": x})
 
 
 def memory(rng: np.random.Generator) -> Iterator[Pair]:
@@ -192,6 +213,39 @@ def layers_of_walks(rng: np.random.Generator) -> Iterator[Pair]:
         yield Pair(title, *layer_pair(spec, kind, fast=fast), {"h": h, "params": params}, numpy_only=fast)
 
 
+def sweeps(rng: np.random.Generator) -> Iterator[Pair]:
+    """The memory on a map: one line, the joins, what makes slow cells heard; and the image STM layer."""
+    shape = (2, 3, 4, 4)
+    u, v = rng.uniform(0.1, 0.9, shape), rng.standard_normal(shape)
+    for direction in sweep.ALL_WAYS:
+        yield Pair(f"sweep, {direction}", *line_pair(direction), {"u": u, "v": v})
+    yield Pair("louder", *with_inputs(sweep.louder_forward, lambda d, y, u, v: sweep.louder_backward(d, u, v)), {
+        "u": u, "v": v,
+    })  # fmt: skip
+    joins = {"quarters": sweep.quarters(), "sum": sweep.summed(("down", "left")), "no sweep": sweep.STILL}
+    for (name, join), diagonal, window in product(joins.items(), (False, True), (1, 3)):
+        kind = sweep.SweepKind(join, phi=TANH if diagonal else IDENTITY, louder=window == 1)
+        params = draw_image_stm(rng, 3, 4, window, diagonal=diagonal)
+        title = f"image_stm, {name}, {'diagonal' if diagonal else 'full'}, window {window}"
+        forward = partial(sweep.image_stm_forward, kind=kind)
+        backward = partial(sweep.image_stm_backward, kind=kind)
+        inputs = {"x": rng.standard_normal((2, 3, 4, 3)), "params": params}
+        yield Pair(title, *with_params(forward, backward), inputs)
+
+
+def layers_of_maps(rng: np.random.Generator) -> Iterator[Pair]:
+    """A layer with its window, pooling and norm, by the batch's statistics or given ones: plain and fast."""
+    kept = Statistics(rng.standard_normal(4), rng.uniform(0.5, 2, 4))
+    kinds = {"quarters": sweep.SweepKind(), "no sweep": sweep.SweepKind(sweep.STILL)}
+    for fast, (name, kind), pools, statistics in product((False, True), kinds.items(), (False, True), (None, kept)):
+        spec = MapSpec(kind, pools=pools)
+        # far apart, so that the largest of four pixels stays the largest
+        inputs = {"h": rng.standard_normal((3, 4, 6, 3)), "params": draw_image_stm(rng, 3, 4, 3, diagonal=True)}
+        norm = "given statistics" if statistics else "own statistics"
+        title = f"map layer, {'fast' if fast else 'plain'}, {name}, {'pooled, ' if pools else ''}{norm}"
+        yield Pair(title, *map_layer_pair(spec, statistics, fast=fast), inputs, numpy_only=fast)
+
+
 def models(rng: np.random.Generator) -> Iterator[Pair]:
     """The whole STG, in every view, pooling, form and kind of gate, and its loss; the baselines."""
     for view, recurrent, diagonal in product(VIEWS, (False, True), (False, True)):
@@ -209,6 +263,15 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
     for kind, fields in kinds.items():
         model = STG((4, 4, 2), 3, view="pixels", width=8, layers=3, alternate=True, **fields)
         yield model_pair(f"STG, fast, {kind}", model, rng, fast=True)
+    image: dict[str, dict[str, Any]] = {
+        "quarters": {"sweeping": (1, 4)},
+        "sum, full gates": {"sweeping": (2, 3), "join": "sum", "diagonal": False, "louder": True},
+        "patches, no convolution": {"sweeping": (1, 2), "window": 1, "patch": 2, "stem": 0, "directions": 2},
+    }
+    for (name, fields), fast in product(image.items(), (False, True)):
+        picture = ImageSTG((8, 8, 2), 3, **{"widths": (8, 4), "depth": 2, "stem": 3, "length": 4.0} | fields)
+        yield model_pair(f"image STG, {'fast, ' if fast else ''}{name}", picture, rng, fast=fast)
+    yield loss_pair("loss of the image STG", ImageSTG((4, 4, 2), 3, widths=(8,), sweeping=(2,), stem=3), rng)
     yield model_pair("MLP", MLP((4, 3, 2), 3, widths=(6, 5)), rng)
     yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
@@ -321,6 +384,46 @@ def layer_pair(spec: WalkSpec, kind: STMKind, *, fast: bool) -> tuple[Forward, B
     return layer_forward, layer_backward
 
 
+def first(result: tuple[tuple[Array, Any], Any]) -> tuple[Array, Any]:
+    """Of ``(y, statistics), cache`` what is learned through: y, and the cache."""
+    (y, _), cache = result
+    return y, cache
+
+
+def with_statistics(x: Array, kept: Statistics) -> tuple[Array, Any]:
+    """Normalised by given statistics."""
+    return fixed_norm_forward(x, like(kept, x))
+
+
+def like(statistics: Statistics, x: Array) -> Statistics:
+    """The statistics as arrays of the library and dtype of x."""
+    return Statistics(*(get_xp(x).asarray(array, x.dtype) for array in statistics))
+
+
+def line_pair(direction: sweep.Direction) -> tuple[Forward, Backward]:
+    """One sweep."""
+    return with_inputs(
+        lambda u, v: sweep.line_forward(u, v, direction),
+        lambda dm, memories, u, v: sweep.line_backward(dm, u, v, memories, direction),
+    )
+
+
+def map_layer_pair(spec: MapSpec, statistics: Statistics | None, *, fast: bool) -> tuple[Forward, Backward]:
+    """A layer of maps; ``fast`` as in :func:`with_params`."""
+
+    def layer_forward(h: Array, params: stm.STMParams) -> tuple[Array, Any]:
+        pair = choose.map_layer_pair(h, spec, params, Workspace() if fast else None)
+        y, cache = first(pair.forward(h, params, spec, statistics and like(statistics, h)))
+        return y, (pair, cache, params)
+
+    def layer_backward(dy: Array, kept: Any) -> tuple[Array, Any]:
+        pair, cache, params = kept
+        gradients: tuple[Array, Any] = pair.backward(dy, cache, params, spec)
+        return gradients
+
+    return layer_forward, layer_backward
+
+
 def model_pair(name: str, model: Model, rng: np.random.Generator, *, fast: bool = False) -> Pair:
     """Parameters to logits; ``fast`` as in :func:`with_params`."""
     params, state = draw_params(model, rng)
@@ -329,7 +432,8 @@ def model_pair(name: str, model: Model, rng: np.random.Generator, *, fast: bool 
     def forward(params: Params) -> tuple[Array, Any]:
         work = Workspace() if fast else None
         x_alike = get_xp(params.flat).asarray(x, params.flat.dtype)
-        logits, cache, _ = model.forward(x_alike, params, state, work=work)
+        own_state = {key: get_xp(params.flat).asarray(array, params.flat.dtype) for key, array in state.items()}
+        logits, cache, _ = model.forward(x_alike, params, own_state, work=work)
         return logits, (cache, params, work)
 
     def backward(dlogits: Array, kept: Any) -> Params:
@@ -346,8 +450,9 @@ def loss_pair(name: str, model: Model, rng: np.random.Generator) -> Pair:
 
     def forward(params: Params) -> tuple[Array, Params]:
         xp = get_xp(params.flat)
+        own_state = {key: xp.asarray(array, params.flat.dtype) for key, array in state.items()}
         result = loss_and_grad(
-            model, params, state, xp.asarray(x, params.flat.dtype), xp.asarray(labels),
+            model, params, own_state, xp.asarray(x, params.flat.dtype), xp.asarray(labels),
             loss=cross_entropy(0.1), weight=0.25, rng=np.random.default_rng(1),
         )  # fmt: skip
         return xp.asarray(result.loss), result.grads
@@ -369,6 +474,12 @@ def draw_stm(
     scale = 0.5 if recurrent else 1.0
     drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
     return stm.STMParams._make(scale * rng.standard_normal(a.shape) if a is not None else None for a in drawn)
+
+
+def draw_image_stm(rng: np.random.Generator, D: int, H: int, window: int, *, diagonal: bool) -> stm.STMParams:
+    """Parameters of an image STM layer, of order 1 in every entry, the kernel's sums of order 1."""
+    W = rng.standard_normal((window, window, D, H if diagonal else 4 * H)) / window
+    return stm.STMParams(W, rng.standard_normal(4 * H), None, rng.standard_normal(3 * H) if diagonal else None)
 
 
 def draw_params(model: Model, rng: np.random.Generator) -> tuple[Params, State]:
