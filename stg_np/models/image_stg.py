@@ -19,11 +19,11 @@ from stg_np.backend import Array, get_xp, to_host
 from stg_np.layers.maps import MapSpec
 from stg_np.layers.spec import MEMORY_PRODUCTS, time_scales
 from stg_np.models.base import Part, check_input
+from stg_np.models.whitening import whitening_kernel
 from stg_np.ops.batch_norm import Statistics, running
 from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear_forward
 from stg_np.ops.pool2d import GlobalMaxCache, global_max_pool_backward, global_max_pool_forward
 from stg_np.ops.views import patches_forward
-from stg_np.ops.whitening import whitening_kernel
 from stg_np.params import Entry, Layout, Params, State, named
 from stg_np.stm import STMParams
 from stg_np.sweep import ALL_WAYS, STILL, SweepKind, dirac, image_stm_entries, quarters, summed
@@ -51,7 +51,7 @@ class ImageSTG:
         widths: channels of each block. depth: STM layers in each.
         window: side of the neighbourhood that each layer sees; 1: no convolution anywhere.
         patch: side of the squares of pixels that become one pixel of more channels at the start.
-        stem: directions kept by a whitening first layer (:mod:`stg_np.ops.whitening`); 0: there is none.
+        stem: directions kept by a whitening first layer (:mod:`stg_np.models.whitening`); 0: there is none.
         sweeping: numbers of the layers, from 1, whose memory sweeps; in the others it lasts for one step.
         directions: how many of right, left, down, up. join: ``quarters`` or ``sum``.
         louder: whether what comes into a slow memory is scaled up. diagonal: diagonal or full gates.

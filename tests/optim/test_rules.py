@@ -111,6 +111,7 @@ def test_numbers_out_of_range_are_refused_by_name(kind: Any) -> None:
     wrong: dict[str, list[Any]] = {
         "learning_rate": [0.0, -1.0, np.nan], "weight_decay": [-0.1, np.nan], "momentum": [-0.1, 1.0],
         "beta1": [1.0, -0.1], "beta2": [1.0, np.nan], "epsilon": [0.0, -1.0], "iterations": [0], "nesterov": [],
+        "fixed_norm": [],
     }  # fmt: skip
     for field in fields(kind):
         for value in wrong[field.name]:
