@@ -43,8 +43,8 @@ def fast_recipe(**changes: Any) -> TrainConfig:
     rules = ByRole(
         matrix=Muon(0.24, 0.0, 0.6, fixed_norm=True),
         kernel=Muon(0.24, 0.0, 0.6, fixed_norm=True),
-        vector=SGD(0.05, 0.0, 0.85),
-        head=SGD(0.7, 0.0, 0.85),
+        vector=SGD(4.0, 0.0, 0.85),
+        head=SGD(0.8, 0.0, 0.85),
     )
     config = TrainConfig(
         epochs=8, batch_size=1000, group_size=125, optimizer=rules, schedule="linear", warmup=0.0,
