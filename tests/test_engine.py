@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -317,6 +317,15 @@ def test_an_engine_that_is_not_open_says_so(count: int) -> None:
             pass
 
 
+@pytest.fixture
+def _heard_interrupts() -> Iterator[None]:
+    """Who was started in the background ignores Ctrl-C, and so would the test."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("_heard_interrupts")
 def test_ctrl_c_during_a_map_stops_the_others_and_leaves_nothing_behind() -> None:
     before = set(threading.enumerate()), sys.getswitchinterval()
 
