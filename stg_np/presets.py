@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from stg_np.models import MODELS
@@ -38,19 +38,13 @@ def at(learning_rate: float) -> ByRole:
     return with_learning_rate(ByRole(), learning_rate)
 
 
-def fast_recipe(**changes: Any) -> TrainConfig:
-    """How an image STG learns fast: large batches, Muon at a high rate, plain momentum for the rest, few epochs."""
-    rules = ByRole(
-        matrix=Muon(0.24, 0.0, 0.6, fixed_norm=True),
-        kernel=Muon(0.24, 0.0, 0.6, fixed_norm=True),
-        vector=SGD(4.0, 0.0, 0.85),
-        head=SGD(0.8, 0.0, 0.85),
-    )
-    config = TrainConfig(
-        epochs=8, batch_size=1000, group_size=125, optimizer=rules, schedule="linear", warmup=0.0,
-        label_smoothing=0.2, clip_norm=1e6, flip=True, flip_in_turn=True, shift=2,
-    )  # fmt: skip
-    return replace(config, **changes)
+FAST_MUON = Muon(0.24, 0.0, 0.6, fixed_norm=True)
+FAST_RECIPE = TrainConfig(
+    epochs=8, batch_size=1000, group_size=125, schedule="linear", warmup=0.0,
+    optimizer=ByRole(matrix=FAST_MUON, kernel=FAST_MUON, vector=SGD(4.0, 0.0, 0.85), head=SGD(0.8, 0.0, 0.85)),
+    label_smoothing=0.2, clip_norm=1e6, flip=True, flip_in_turn=True, shift=2,
+)  # fmt: skip
+"""How an image STG learns fast: large batches, Muon at a high rate, plain momentum for the rest, few epochs."""
 
 
 PRESETS = {
@@ -93,7 +87,7 @@ PRESETS = {
         "cifar10",
         "maps that stay maps, memory that sweeps them in four directions",
         {"widths": (64, 256, 256), "sweeping": (2, 4, 6)},
-        fast_recipe(),
+        FAST_RECIPE,
         kind="image-stg",
     ),
     "rows": Preset(

@@ -54,12 +54,10 @@ def init_stm(
 ) -> STMParams:
     """Draw the parameters of one layer (float64), with memories that last between 2 and ``length`` steps.
 
-    A constant update gate u keeps a memory for about τ = 1/u steps, and u = σ(b_u) gives b_u = −log(τ − 1). Each cell
-    has its own τ, log-uniform on [2, max(2, length)] (after Tallec & Ollivier, arXiv:1804.11188); W_u starts small.
+    So says b_u (:func:`draw_update_biases`), and W_u starts small.
     """
-    tau = np.exp(rng.uniform(np.log(2), np.log(max(2.0, length)), H))
     b = np.zeros(4 * H)
-    b[H : 2 * H] = -np.log(tau - 1)
+    b[H : 2 * H] = draw_update_biases(rng, H, length)
     W = rng.standard_normal((D, H if diagonal else 4 * H)) / np.sqrt(D)
     R = rng.standard_normal((H, W.shape[1])) / np.sqrt(H) if recurrent else None
     if diagonal:
@@ -67,6 +65,17 @@ def init_stm(
     for matrix in [W] if R is None else [W, R]:
         matrix[:, H : 2 * H] *= 0.1
     return STMParams(W, b, R)
+
+
+def draw_update_biases(rng: np.random.Generator, H: int, length: float) -> Array:
+    """b_u (H,) of memories that last between 2 and ``length`` steps.
+
+    A constant update gate u keeps a memory for about τ = 1/u steps, and u = σ(b_u) gives b_u = −log(τ − 1). Each cell
+    has its own τ, log-uniform on [2, max(2, length)] (after Tallec & Ollivier, arXiv:1804.11188).
+    """
+    tau = np.exp(rng.uniform(np.log(2), np.log(max(2.0, length)), H))
+    b_u: Array = -np.log(tau - 1)
+    return b_u
 
 
 def check_sequence(x: Array, m_0: Array, params: STMParams) -> None:

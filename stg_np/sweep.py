@@ -18,6 +18,8 @@ choice: so :func:`gated_sweep_forward` starts from the products p, and :func:`im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -143,10 +145,7 @@ class SumCache(NamedTuple):
 def sum_forward(u: Array, v: Array, directions: tuple[Direction, ...]) -> tuple[Array, SumCache]:
     """Every direction sweeps all channels; the sum is normalised, so that slow cells (std √(u/(2−u))) are heard."""
     memories = [line_forward(u, v, direction) for direction in directions]
-    total = memories[0]
-    for more in memories[1:]:
-        total = total + more
-    normalised, norm = rms_norm_forward(total)
+    normalised, norm = rms_norm_forward(reduce(add, memories))
     return normalised, SumCache(memories, norm)
 
 

@@ -205,7 +205,7 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> L
         rng = stream(run, "group", now.step, number)
         own, epoch = groups[number], now.step // run.steps_per_epoch
         x = prepare(run, run.train.images[own], rng, numbers=own, epoch=epoch)
-        targets = to_device(run.train.labels[groups[number]], run.device)
+        targets = to_device(run.train.labels[own], run.device)
         return loss_and_grad(
             run.model, now.params, now.state, x, targets,
             loss=loss, weight=1 / len(batch), rng=rng, work=engine.workspace,

@@ -51,10 +51,7 @@ def normalise(
 
 def random_flip(images: Array, rng: np.random.Generator) -> Array:
     """Mirror each picture left to right with probability ½."""
-    mirrored = rng.random(len(images)) < 0.5
-    flipped = images.copy()
-    flipped[mirrored] = images[mirrored, :, ::-1]
-    return flipped
+    return mirrored(images, rng.random(len(images)) < 0.5)
 
 
 def alternate_flip(images: Array, numbers: Array, epoch: int, seed: int) -> Array:
@@ -68,9 +65,13 @@ def alternate_flip(images: Array, numbers: Array, epoch: int, seed: int) -> Arra
     """
     bits = (numbers.astype(np.uint64) + np.uint64(seed % 2**32)) * np.uint64(0x9E3779B97F4A7C15)  # wraps
     bits = (bits ^ (bits >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    mirrored = ((bits >> np.uint64(63)) + np.uint64(epoch)) % 2 == 1
+    return mirrored(images, ((bits >> np.uint64(63)) + np.uint64(epoch)) % 2 == 1)
+
+
+def mirrored(images: Array, which: Array) -> Array:
+    """Pictures (B, height, width, c), those marked in ``which`` (B,) from left to right."""
     flipped = images.copy()
-    flipped[mirrored] = images[mirrored, :, ::-1]
+    flipped[which] = images[which, :, ::-1]
     return flipped
 
 

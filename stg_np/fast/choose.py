@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +19,9 @@ from stg_np.fast import cuda, layer, walks
 from stg_np.fast import maps as fast_maps
 from stg_np.layers import maps, walk
 from stg_np.layers.maps import MapSpec
-from stg_np.layers.spec import Cell, STMKind, WalkSpec
+from stg_np.layers.spec import Cell, Pair, STMKind, WalkSpec
 from stg_np.ops import conv
 from stg_np.workspace import Workspace
-
-
-class Pair(NamedTuple):
-    """A forward and the backward that belongs to it."""
-
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
 
 
 def layer_pair(x: Array, spec: WalkSpec, kind: STMKind, work: Workspace | None) -> Pair:
@@ -58,7 +51,7 @@ def map_layer_pair(x: Array, spec: MapSpec, params: stm.STMParams, work: Workspa
     """``forward(h, params, spec, statistics)`` and ``backward(dy, cache, params, spec)`` of a layer of maps."""
     if work is not None and get_xp(x) is np and fast_maps.covers(spec.kind, params):
         return Pair(partial(fast_maps.map_layer_forward, work=work), partial(fast_maps.map_layer_backward, work=work))
-    window = maps.Window(*conv_pair(x, work and work.within("window")))
+    window = conv_pair(x, work and work.within("window"))
     return Pair(partial(maps.map_layer_forward, window=window), partial(maps.map_layer_backward, window=window))
 
 

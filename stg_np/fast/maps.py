@@ -15,6 +15,7 @@ numbers, so it is done for a few pictures at a time, which stay in the cache of 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,10 +83,11 @@ def map_layer_forward(
     width = p.shape[2]
     w, b = params.w.reshape(3, H), params.b.reshape(4, H)  # type: ignore[union-attr]
     vectors = [(along(factor * w_g, width), along(factor * b_g, width)) for factor, w_g, b_g in zip(scales, w, b)]
-    for part in chunks(p, CHUNK_BYTES):
+    scale_row, shift_row = None if scale is None else along(scale, width), along(shift, width)
+    for part in picture_chunks(p):
         chunk, m = gates[:, part], memories[part]
         i, keep, o, z = chunk
-        affine(p[part], scale, shift, z)
+        affine(by_rows(p[part]), scale_row, shift_row, by_rows(z))
         for gate, (w_g, b_g) in zip(chunk, vectors):
             a_g, a_z = by_rows(gate), by_rows(z)
             np.multiply(a_z, w_g, out=a_g)
@@ -109,18 +111,16 @@ def map_layer_backward(
     w = [along(w_g, width) for w_g in params.w.reshape(3, H)]  # type: ignore[union-attr]
     dz_all = work.empty("dz", p.shape, p.dtype)
     dw, db, along_z = np.zeros((3, H), p.dtype), np.zeros((4, H), p.dtype), np.zeros(H, p.dtype)
-    for part in chunks(p, CHUNK_BYTES):
+    for part in picture_chunks(p):
         z, dz = cache.gates[3, part], dz_all[part]
         da = chunk_backward(dy[part], dz, cache, part, spec, w, work)
-        ones = np.ones(len(flat_rows(z)), p.dtype)
-        db[3] += ones @ flat_rows(dz)
+        db[3] += pixel_sum(dz)
         for k, da_g in enumerate(da):
-            db[k] += ones @ flat_rows(da_g)
+            db[k] += pixel_sum(da_g)
             da_g *= z
-            dw[k] += ones @ flat_rows(da_g)  # from w_g ⊙ a_z
+            dw[k] += pixel_sum(da_g)  # from w_g ⊙ a_z
         if cache.by_batch:
-            np.multiply(dz, z, out=da[0])
-            along_z += ones @ flat_rows(da[0])
+            along_z += pixel_sum(np.multiply(dz, z, out=da[0]))
     if spec.frozen:
         return None, STMParams(np.zeros_like(params.W), db.reshape(-1), None, dw.reshape(-1))
     if cache.scale is not None:
@@ -162,10 +162,16 @@ def chunk_backward(
 # --- elementwise ----------------------------------------------------------------------------------------------
 
 
-def chunks(maps: Array, most_bytes: int) -> list[slice]:
-    """Runs of a few pictures: so many that four such maps take about ``most_bytes``."""
-    longest = max(1, most_bytes // max(1, 4 * maps[:1].nbytes))
-    return [slice(start, start + longest) for start in range(0, len(maps), longest)]
+def picture_chunks(maps: Array) -> list[slice]:
+    """Equal runs of a few pictures, whose gates take about :data:`CHUNK_BYTES`."""
+    return conv.chunks(len(maps), 4 * prod(maps.shape[1:]) * maps.itemsize, CHUNK_BYTES)
+
+
+def pixel_sum(maps: Array) -> Array:
+    """The sum of (P, height, width, H) over all pixels, (H,), as one product."""
+    rows = flat_rows(maps)
+    total: Array = np.ones(len(rows), rows.dtype) @ rows
+    return total
 
 
 def along(vector: Array, width: int) -> Array:
@@ -181,30 +187,21 @@ def by_rows(maps: Array) -> Array:
 
 
 def affine(p: Array, scale: Array | None, shift: Array, out: Array) -> None:
-    """Write ``p · scale + shift``, channel by channel."""
-    width = p.shape[2]
-    if scale is None:
-        np.add(by_rows(p), along(shift, width), out=by_rows(out))
-        return
-    np.multiply(by_rows(p), along(scale, width), out=by_rows(out))
-    rows = by_rows(out)
-    rows += along(shift, width)
+    """Write ``p · scale + shift``, or ``p + shift``: maps as rows, and vectors for every pixel of a row."""
+    scaled = p if scale is None else np.multiply(p, scale, out=out)
+    np.add(scaled, shift, out=out)
 
 
 def measure(p: Array, work: Workspace) -> Statistics:
     """Mean and variance of each channel over a batch (B, height, width, H)."""
-    total, squares = np.zeros((2, p.shape[-1]), p.dtype)
-    pixels = p.size // max(1, p.shape[-1])
-    for part in chunks(p, CHUNK_BYTES):
-        rows = flat_rows(p[part])
-        total += np.ones(len(rows), p.dtype) @ rows
-    mean = total / pixels
-    for part in chunks(p, CHUNK_BYTES):
+    pixels, parts, squares = p.size // p.shape[-1], picture_chunks(p), np.zeros(p.shape[-1], p.dtype)
+    mean = sum((pixel_sum(p[part]) for part in parts), np.zeros_like(squares)) / pixels
+    mean_row = along(mean, p.shape[2])
+    for part in parts:
         centred = work.empty("centred", p[part].shape, p.dtype)
-        np.subtract(by_rows(p[part]), along(mean, p.shape[2]), out=by_rows(centred))
+        np.subtract(by_rows(p[part]), mean_row, out=by_rows(centred))
         centred *= centred
-        rows = flat_rows(centred)
-        squares += np.ones(len(rows), p.dtype) @ rows
+        squares += pixel_sum(centred)
     return Statistics(mean, squares / pixels)
 
 
@@ -225,7 +222,7 @@ def through_norm(
     slope = scale * (along_z - b_z * total) / pixels  # of x̂
     shift = scale * total / pixels - slope * b_z
     slope, shift = along(slope, width), along(shift, width)
-    for part in chunks(dz, CHUNK_BYTES):
+    for part in picture_chunks(dz):
         rows, z = by_rows(dz[part]), by_rows(cache.gates[3, part])
         rows *= factor
         rows -= np.multiply(z, slope, out=work.empty("slope", z.shape, z.dtype))
@@ -240,7 +237,7 @@ def largest_of_four(p: Array, work: Workspace) -> Array:
     window_pixels(p, 2)  # raises if they do not tile
     B, height, width, H = p.shape
     y = work.empty("pooled", (B, height // 2, width // 2, H), p.dtype)
-    for part in chunks(p, CHUNK_BYTES):
+    for part in picture_chunks(p):
         pairs = p[part].reshape(-1, 2, width * H)
         rows = np.maximum(pairs[:, 0], pairs[:, 1], out=work.empty("of two rows", pairs[:, 0].shape, p.dtype))
         columns = rows.reshape(*y[part].shape[:3], 2, H)
@@ -251,7 +248,7 @@ def largest_of_four(p: Array, work: Workspace) -> Array:
 def unpool(dy: Array, x: Array, y: Array, work: Workspace) -> Array:
     """:func:`stg_np.ops.pool2d.max_pool2d_backward`."""
     dx = work.empty("dx of the pool", x.shape, x.dtype)
-    for part in chunks(x, CHUNK_BYTES):
+    for part in picture_chunks(x):
         largest = work.empty("largest", (4, *y[part].shape), x.dtype)
         for pixel, mask in zip(window_pixels(x[part], 2), largest):
             np.equal(pixel, y[part], out=mask)

@@ -5,11 +5,11 @@ y = gated_sweep(norm(pool(window(x) W)))
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stg_np.backend import Array
+from stg_np.layers.spec import Pair
 from stg_np.ops.batch_norm import (
     BatchNormCache,
     Statistics,
@@ -23,15 +23,8 @@ from stg_np.ops.pool2d import MaxPoolCache, max_pool2d_backward, max_pool2d_forw
 from stg_np.stm import STMParams
 from stg_np.sweep import GatedSweepCache, SweepKind, gated_sweep_backward, gated_sweep_forward, window_params
 
-
-class Window(NamedTuple):
-    """The convolution, a pair: its fast form may stand in for it."""
-
-    forward: Callable[..., Any] = conv2d_forward
-    backward: Callable[..., Any] = conv2d_backward
-
-
-PLAIN = Window()
+PLAIN = Pair(conv2d_forward, conv2d_backward)
+"""The window by the plain convolution, for which its fast form may stand in."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class MapCache(NamedTuple):
 
 
 def map_layer_forward(
-    h: Array, params: STMParams, spec: MapSpec, statistics: Statistics | None, *, window: Window = PLAIN
+    h: Array, params: STMParams, spec: MapSpec, statistics: Statistics | None, *, window: Pair = PLAIN
 ) -> tuple[tuple[Array, Statistics | None], MapCache]:
     """h (B, height, width, D) -> y (B, height, width, H), or half as high and wide where the layer pools.
 
@@ -90,7 +83,7 @@ def map_layer_forward(
 
 
 def map_layer_backward(
-    dy: Array, cache: MapCache, params: STMParams, spec: MapSpec, *, window: Window = PLAIN
+    dy: Array, cache: MapCache, params: STMParams, spec: MapSpec, *, window: Pair = PLAIN
 ) -> tuple[Array | None, STMParams]:
     """Reverse :func:`map_layer_forward`: dy -> dh (B, height, width, D), dparams."""
     dp, db, dw = gated_sweep_backward(dy, cache.gated, params, spec.kind)

@@ -19,6 +19,13 @@ MEMORY_PRODUCTS = 3
 """Multiplications per memory cell and step: i ⊙ z, u ⊙ (v − m), o ⊙ φ(m)."""
 
 
+class Pair(NamedTuple):
+    """A forward and the backward that belongs to it."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
 class Cell(NamedTuple):
     """A forward/backward pair that walks a sequence to the right, from a memory that is empty.
 

@@ -25,7 +25,7 @@ from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear
 from stg_np.ops.pool2d import GlobalMaxCache, global_max_pool_backward, global_max_pool_forward
 from stg_np.ops.views import patches_forward
 from stg_np.params import Entry, Layout, Params, State, named
-from stg_np.stm import STMParams
+from stg_np.stm import STMParams, draw_update_biases
 from stg_np.sweep import ALL_WAYS, STILL, SweepKind, dirac, image_stm_entries, quarters, summed
 from stg_np.workspace import Workspace
 
@@ -169,13 +169,14 @@ class ImageSTG:
     def init(self, rng: np.random.Generator, dtype: Any = np.float32) -> tuple[Params, State]:
         """Draw the parameters; the stem's window becomes a whitening one by :meth:`adapted`."""
         arrays: dict[str, Array] = {}
+        layout = self.layout()
         for name, (_, H) in self.sizes.items():
-            kernel = self.layout().shapes[f"{name}.W"]
+            kernel = layout.shapes[f"{name}.W"]
             W = rng.uniform(-1, 1, kernel) / np.sqrt(prod(kernel[:3]))
             dirac(W[..., -H:])  # the candidate's window
             b = np.repeat([0, self.update_bias, self.output_bias, 0.0], H)
             if self.length and self.spec(name).kind.sweep is not STILL:
-                b[H : 2 * H] = -np.log(np.exp(rng.uniform(np.log(2), np.log(max(2.0, self.length)), H)) - 1)
+                b[H : 2 * H] = draw_update_biases(rng, H, self.length)
             w = np.repeat([self.slope, 0.0, 0.0], H) if self.is_diagonal(name) else None
             arrays |= named(name, STMParams(W, b, None, w))
         arrays["head.W"] = rng.standard_normal((self.wide[-1], self.classes)) / np.sqrt(self.wide[-1])
@@ -184,7 +185,7 @@ class ImageSTG:
             name: (np.ones if name.endswith("variance") else np.zeros)(shape, dtype)
             for name, shape in self.state_layout().shapes.items()
         }
-        return Params.pack(self.layout(), {name: array.astype(dtype) for name, array in arrays.items()}), state
+        return Params.pack(layout, {name: array.astype(dtype) for name, array in arrays.items()}), state
 
     def adapted(self, params: Params, pictures: Array) -> Params:
         """The parameters with a stem that whitens pictures like these (N, height, width, c), scaled as the input."""
@@ -226,10 +227,8 @@ class ImageSTG:
         """
         from stg_np.fast.choose import map_layer_pair
 
-        if x.ndim == 4:  # any size that the blocks can halve
-            check_input(replace(self, input_shape=(*x.shape[1:3], self.input_shape[2])), x, params)
-        else:
-            check_input(self, x, params)
+        of_any_size = replace(self, input_shape=(*x.shape[1:3], self.input_shape[2])) if x.ndim == 4 else self
+        check_input(of_any_size, x, params)
         h, caches, new_state = self.cut(x), [], dict(state)
         for name in self.names:
             spec, own = self.spec(name), params.group(name, STMParams)

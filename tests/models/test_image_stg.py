@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.backend import to_device, to_host
+from stg_np.fast import conv, maps
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.whitening import whitening_kernel
 from stg_np.params import Params
@@ -61,6 +62,20 @@ def test_the_fast_path_is_the_plain_one(model: ImageSTG, seed: int, train: bool)
     grads, fast_grads = model.backward(dlogits, cache, params), model.backward(dlogits, fast_cache, params, work=work)
     scale = np.abs(grads.flat).max()
     np.testing.assert_allclose(fast_grads.flat / scale, grads.flat / scale, atol=1e-8)
+
+
+def test_one_picture_at_a_time_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path adds its sums up over chunks."""
+    for module in (conv, maps):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    params, state, x = drawn(MODEL, 6)
+    work = Workspace()
+    plain, cache, kept = MODEL.forward(x, params, state, train=True)
+    fast, fast_cache, fast_kept = MODEL.forward(x, params, state, train=True, work=work)
+    np.testing.assert_allclose(fast, plain, rtol=1e-9)
+    np.testing.assert_allclose(fast_kept["stm1.variance"], kept["stm1.variance"], rtol=1e-9)
+    grads, fast_grads = MODEL.backward(plain, cache, params), MODEL.backward(plain, fast_cache, params, work=work)
+    np.testing.assert_allclose(fast_grads.flat, grads.flat, atol=1e-9 * np.abs(grads.flat).max())
 
 
 def test_both_libraries_give_the_same(device: str) -> None:
