@@ -14,9 +14,9 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,23 +39,12 @@ from stg_np.runs import checkpoint
 from stg_np.runs.folder import RunFolder
 from stg_np.train import Record, TrainConfig, TrainState, fit, train_step
 from tests.data.builders import binary_files, cifar_records, write_files
+from tests.runs.used import Result, Stg, runner
 from tests.training import make_run
 
 ROOT = Path(stg_np.__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "stg_np"]
 FILES = {"config.toml", "metrics.jsonl", "checkpoint.npz", "best.npz", "curves.png", "confusion.png"}
-
-
-@dataclass
-class Result:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Stg = Callable[..., Result]
 
 
 def environment() -> dict[str, str]:
@@ -64,17 +53,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def stg(capsys: pytest.CaptureFixture[str]) -> Stg:
-    """Run the program inside the process of the test."""
-
-    def run(*arguments: object) -> Result:
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as leaving:  # argparse
-            code = int(leaving.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return run
+    return runner(capsys)
 
 
 @pytest.fixture(autouse=True)

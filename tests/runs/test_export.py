@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs.used import Stg, arrays, runner, trained_on
+from tests.runs.used import Stg, arrays, trained_on
 from tests.training import pictures
 
 safetensors = pytest.importorskip(
     "safetensors", reason="safetensors is not installed: pip install 'stg-np[safetensors]'"
 )
-
-
-@pytest.fixture
-def stg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stg:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
 
 
 def test_every_parameter_and_the_description_are_read_back(stg: Stg) -> None:

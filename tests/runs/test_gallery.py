@@ -17,14 +17,8 @@ from stg_np.runs.gallery import SHOWN, Wrong, gallery_png, wrong_answers
 from stg_np.runs.scores import Scores, logits_of
 from stg_np.runs.sheet import ACROSS, CELL, MARGIN, is_sheet, sheet_png
 from stg_np.train import Examples
-from tests.runs.used import Stg, arrays, runner, trained_on
+from tests.runs.used import Stg, arrays, trained_on
 from tests.training import pictures
-
-
-@pytest.fixture
-def stg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stg:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
 
 
 def test_the_most_confident_wrong_answers_come_first() -> None:

@@ -9,15 +9,8 @@ import pytest
 from PIL import Image
 
 from stg_np.runs import checkpoint
-from tests.runs.used import Stg, arrays, runner, trained_on
+from tests.runs.used import Stg, arrays, trained_on
 from tests.training import pictures
-
-
-@pytest.fixture
-def stg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stg:
-    monkeypatch.chdir(tmp_path)
-    return runner(capsys)
-
 
 COMMANDS = [["eval", "run"], ["predict", "run", "a.png"], ["summary", "run"]]
 
