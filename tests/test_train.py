@@ -15,7 +15,7 @@ import pytest
 
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
-from stg_np.data.augment import normalise, random_flip, random_rotation, random_shift
+from stg_np.data.augment import alternate_flip, cutout, normalise, random_flip, random_rotation, random_shift, resized
 from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
@@ -566,6 +566,16 @@ def test_pictures_are_turned_then_moved_then_mirrored_then_scaled() -> None:
     expected = random_flip(random_shift(rotated, rng, 1, "reflect"), rng)
     found = prepare(run, images, np.random.default_rng(5))
     np.testing.assert_array_equal(found, normalise(expected, *SCALING))
+
+
+def test_pictures_grow_by_epochs_are_turned_by_their_numbers_and_covered_last() -> None:
+    run = make_run(flip=True, flip_in_turn=True, shift=0, sides=(4, 8), cutout=3, epochs=4)
+    numbers = np.array([5, 7, 11])
+    images = run.train.images[numbers]
+    for epoch, side in enumerate((4, 4, 8, 8)):
+        found = prepare(run, images, np.random.default_rng(5), numbers=numbers, epoch=epoch)
+        turned = normalise(alternate_flip(images, numbers, epoch, run.config.seed), *SCALING)
+        np.testing.assert_array_equal(found, cutout(resized(turned, side), np.random.default_rng(5), 3))
 
 
 def test_validation_pictures_are_not_augmented() -> None:

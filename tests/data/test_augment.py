@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from stg_np.backend import Array
 from stg_np.data.augment import (
+    alternate_flip,
     channel_statistics,
     cutout,
     normalise,
     random_flip,
     random_rotation,
     random_shift,
+    resized,
     validation_split,
 )
 
@@ -223,3 +226,35 @@ def test_an_impossible_fraction_is_refused(fraction: float) -> None:
 def test_an_empty_side_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="one side is empty"):
         validation_split(np.zeros(10, int), fraction, 0)
+
+
+@given(seeds, st.integers(0, 9))
+def test_in_turn_each_picture_is_shown_both_ways_and_about_half_of_them_mirrored(seed: int, epoch: int) -> None:
+    images = frozen(np.arange(400 * 6, dtype=np.int32).reshape(400, 1, 6, 1))
+    numbers = rng(seed).permutation(50_000)[:400]
+    now, then, again = (alternate_flip(images, numbers, epoch + k, seed) for k in range(3))
+    turned = (now != images).any((1, 2, 3))
+    np.testing.assert_array_equal(now[turned], images[turned, :, ::-1])
+    np.testing.assert_array_equal(then, now[:, :, ::-1])
+    np.testing.assert_array_equal(again, now)
+    assert 120 < turned.sum() < 280  # eight standard deviations of a fair coin
+    part = slice(100, 200)  # a picture is turned by its number, in whatever batch it comes
+    np.testing.assert_array_equal(alternate_flip(images[part], numbers[part], epoch, seed), now[part])
+
+
+@pytest.mark.parametrize("side", [3, 6, 8, 12, 17])
+def test_resizing_is_that_of_pillow(side: int) -> None:
+    images = rng(side).standard_normal((2, 12, 6, 3)).astype(np.float32)
+    found = resized(images, side)
+    assert found.shape == (2, side, side, 3)
+    assert found.dtype == np.float32
+    for picture, channel in np.ndindex(2, 3):
+        wanted = Image.fromarray(images[picture, ..., channel]).resize((side, side), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(found[picture, ..., channel], np.asarray(wanted), atol=1e-6)
+
+
+def test_resizing_to_their_own_side_changes_nothing_and_less_than_a_pixel_is_refused() -> None:
+    images = rng(0).standard_normal((2, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(resized(images, 6), images)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        resized(images, 0)

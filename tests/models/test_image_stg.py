@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from stg_np.backend import to_device, to_host
 from stg_np.fast import conv, maps
+from stg_np.fast.choose import map_layer_pair
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.whitening import whitening_kernel
 from stg_np.params import Params
+from stg_np.stm import STMParams
 from stg_np.workspace import Workspace
 from tests.strategies import SEEDS, Arrays, examples
 
@@ -171,3 +173,52 @@ def test_memories_start_nearly_open_or_with_the_time_scales_asked_for() -> None:
     assert (scales > 1.99).all()
     assert (scales < 50.01).all()
     assert np.ptp(scales) > 1
+
+
+def test_parts_count_every_product_and_name_the_time_scales() -> None:
+    """Multiply-adds by hand: windows see the map before it is pooled; three diagonal gates and three of the memory."""
+    model = ImageSTG((8, 4, 3), 5, widths=(8,), depth=2, patch=2, stem=2, sweeping=(2,))
+    params, _ = model.init(np.random.default_rng(0))
+    parts = {part.name: part for part in model.parts(params)}
+    assert [part.shape for part in parts.values()] == [
+        (8, 4, 3), (4, 2, 12), (4, 2, 4), (2, 1, 8), (2, 1, 8), (8,), (5,),
+    ]  # fmt: skip
+    assert [part.multiply_adds for part in parts.values()] == [
+        0, 0, 8 * 9 * 12 * 4 + 8 * 6 * 4, 8 * 9 * 4 * 8 + 2 * 6 * 8, 2 * 9 * 8 * 8 + 2 * 6 * 8, 0, 40,
+    ]  # fmt: skip
+    assert (parts["stm1"].note, parts["stm2"].note) == ("", "1.1 … 1.1 … 1.1")
+    assert [part.name for part in MODEL.parts(drawn(MODEL, 0)[0])][:2] == ["input", "stem"]
+    assert str(model) == "image STG: 2 STM layers in 1 blocks, diagonal gates, memory sweeps in layers 2"
+    assert str(replace(model, sweeping=(), diagonal=False)).endswith("full gates, no sweeps")
+
+
+def test_without_a_stem_there_is_nothing_to_adapt() -> None:
+    model = replace(MODEL, stem=0)
+    params, _ = model.init(np.random.default_rng(0))
+    assert model.adapted(params, np.zeros((2, 8, 8, 2))) is params
+
+
+@pytest.mark.parametrize(("window", "directions"), [(3, 19), (9, 2)])
+def test_a_whitening_that_does_not_fit_is_refused(window: int, directions: int) -> None:
+    with pytest.raises(ValueError, match=f"asked for {directions}"):
+        whitening_kernel(np.zeros((2, 8, 8, 2)), window, directions)
+
+
+def test_the_fast_layer_refuses_what_it_does_not_know() -> None:
+    spec, own = replace(MODEL, join="sum").spec("stm2"), drawn(MODEL, 0)[0].group("stm2", STMParams)
+    with pytest.raises(ValueError, match="does not know such a layer"):
+        maps.map_layer_forward(np.zeros((1, 4, 4, 8)), own, spec, None, work=Workspace())
+
+
+def test_a_learned_layer_without_a_norm() -> None:
+    draw, spec = Arrays(0), replace(MODEL.spec("stm2"), normalises=False)
+    own, h, dy = drawn(MODEL, 0)[0].group("stm2", STMParams), draw.normal(2, 4, 4, 8), draw.normal(2, 4, 4, 8)
+    passes = []
+    for work in (None, Workspace()):
+        forward, backward = map_layer_pair(h, spec, own, work)
+        (y, measured), cache = forward(h, own, spec, None)
+        assert measured is None
+        dh, (dW, db, _, dw) = backward(dy, cache, own, spec)
+        passes.append([y, dh, dW, db, dw])
+    for plain, fast in zip(*passes):
+        np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-9)

@@ -89,3 +89,20 @@ def test_a_vector_is_refused_by_name(shape: tuple[int, ...], place: int) -> None
     layout = Layout((*entries[:place], Entry("b", shape, "vector"), *entries[place:]))
     with pytest.raises(ValueError, match=r"b has shape .*: use ByRole"):
         Muon().init(Params(layout, np.zeros(layout.size)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (6, 4)])
+def test_with_a_fixed_norm_only_the_direction_of_the_weights_counts(device: str, shape: tuple[int, ...]) -> None:
+    """The step of weights ten times as long is the same, and its length is the learning rate's."""
+    rng, layout = np.random.default_rng(0), Layout((Entry("W", shape, "kernel"),))
+    weights, gradient = (Params(layout, to_device(rng.standard_normal(layout.size), device)) for _ in range(2))
+    rule = Muon(0.25, 0.0, 0.0, fixed_norm=True)
+    one, ten = (
+        to_host(rule.update(gradient, rule.init(weights), weights.with_flat(k * weights.flat), 1.0)[0].flat)
+        for k in (1, 10)
+    )
+    np.testing.assert_allclose(ten, one, rtol=1e-9)
+    start = to_host(weights.flat)
+    start = start * np.sqrt(shape[-1]) / np.linalg.norm(start)
+    turn = orthogonalised(to_host(gradient.flat).reshape(-1, shape[-1])).reshape(-1)
+    np.testing.assert_allclose(one, start - 0.25 * turn, rtol=1e-6, atol=1e-9)
