@@ -40,7 +40,7 @@ from tests import strict_cupy
 # The fixtures below hold no state that one example could leave for the next, so they may be function-scoped;
 # wider ones would keep the stand-in installed while tests run that did not ask for it.
 _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
-settings.register_profile("dev", max_examples=50, **_COMMON)
+settings.register_profile("dev", max_examples=25, **_COMMON)
 settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **_COMMON)
 settings.register_profile("thorough", max_examples=2000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("STG_NP_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,20 @@ READING_PATH = ["stm.py", "ops/linear.py", "ops/losses.py", "models/stg.py", "tr
 MATHS = ["backend", "workspace", "params", "ops", "stm", "sweep", "models", "optim", "gradcheck", "checks"]
 
 modules = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-every_module = pytest.mark.parametrize("module", modules)
+
+
+def every_module(rule: Callable[[str], None]) -> Callable[[], None]:
+    """A test that asks a rule of every module; the first that breaks it is named."""
+
+    def test() -> None:
+        for module in modules:
+            try:
+                rule(module)
+            except AssertionError as error:
+                raise AssertionError(f"{module}: {error}") from error
+
+    test.__doc__ = rule.__doc__
+    return test
 
 
 @cache

@@ -382,29 +382,43 @@ def test_installed_for_a_while_only() -> None:
     assert sys.modules.get("cupy") is before
 
 
-def _pytest(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest on a few tests of this file, on a machine that shows no GPU."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", *options]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": "", **environment}
+GPU_TESTS = """
+import os
+import pytest
+
+@pytest.mark.gpu
+def test_skipped(): pass
+
+def test_from_here_on_a_gpu_is_required(): os.environ["STG_NP_REQUIRE_GPU"] = "1"
+
+@pytest.mark.gpu
+def test_required(): pass
+"""
+
+
+def _pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest as this suite sets it up, on three tests of its own, on a machine that shows no GPU."""
     root = Path(__file__).parent.parent
+    (folder / "test_gpu.py").write_text(GPU_TESTS)
+    settings = ["-c", str(root / "pyproject.toml"), "--rootdir", str(folder), "-p", "tests.conftest"]
+    command = [sys.executable, "-m", "pytest", *settings, "-p", "no:cacheprovider", "-rs", *options, str(folder)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": "", "STG_NP_REQUIRE_GPU": "0"}
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_header_says_that_no_gpu_code_ran_and_gpu_tests_say_why_they_are_skipped() -> None:
-    run = _pytest(__file__, "-k", "test_real_cupy_refuses_the_same and hash or test_installed", STG_NP_REQUIRE_GPU="0")
-    assert run.returncode == 0
-    assert "NO GPU CODE WAS RUN" in run.stdout.splitlines()[0]
-    assert re.search(r"SKIPPED.*device 'cuda' needs", run.stdout)
-
-
-def test_a_required_gpu_turns_the_skip_into_a_failure() -> None:
-    run = _pytest(__file__, "-k", "test_real_cupy_refuses_the_same and hash", STG_NP_REQUIRE_GPU="1")
+def test_the_header_says_that_no_gpu_code_ran_and_gpu_tests_are_skipped_unless_a_gpu_is_required(
+    tmp_path: Path,
+) -> None:
+    run = _pytest(tmp_path)
     assert run.returncode == 1
+    assert "NO GPU CODE WAS RUN" in run.stdout.splitlines()[0]
+    assert re.search(r"SKIPPED \[1\].*device 'cuda' needs", run.stdout)
     assert "STG_NP_REQUIRE_GPU=1, but device 'cuda' needs" in run.stdout
+    assert "1 passed, 1 skipped, 1 error" in run.stdout
 
 
-def test_device_cuda_without_a_gpu_is_refused_in_one_sentence() -> None:
-    run = _pytest(__file__, "--device", "cuda")
+def test_device_cuda_without_a_gpu_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    run = _pytest(tmp_path, "--device", "cuda")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert "device 'cuda' needs" in run.stderr
     assert "Traceback" not in run.stderr + run.stdout

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stg_np.data.base import (
+    LARGEST_FILE,
     DataError,
     Dataset,
     DatasetInfo,
@@ -155,5 +156,5 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> bytes:
-    with open_plain_or_gzip(_path(folder, name)) as stream:
+    with open_plain_or_gzip(_path(folder, name), LARGEST_FILE) as stream:
         return stream.read()

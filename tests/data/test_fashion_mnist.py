@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stg_np import data
-from stg_np.data.base import LARGEST_FILE
+from stg_np.data import fashion_mnist
 from stg_np.data.fashion_mnist import FILES, read_idx
 from tests.data.builders import fashion_files, gzipped, idx, write_files
 from tests.data.conftest import one_sentence
@@ -28,11 +28,12 @@ def test_idx_is_read_back_as_it_was_written(array: np.ndarray[tuple[int, ...], n
     np.testing.assert_array_equal(read_idx(idx(array), 3, "a file"), array)
 
 
-def test_a_file_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_unfolds_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "LARGEST_FILE", 1_000_000)
     files = gzipped(fashion_files())
-    files[f"{TRAIN_IMAGES}.gz"] = gzip.compress(bytes(LARGEST_FILE + 1), 1)
+    files[f"{TRAIN_IMAGES}.gz"] = gzip.compress(bytes(1_000_001))
     write_files(tmp_path, files)
-    assert "unfolds to more than" in one_sentence(lambda: data.load("fashion-mnist", tmp_path))
+    assert "unfolds to more than 1,000,000 bytes" in one_sentence(lambda: data.load("fashion-mnist", tmp_path))
 
 
 @pytest.mark.parametrize("compress", [False, True])

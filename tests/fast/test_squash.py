@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit
 
 from stg_np.backend import Array
 from stg_np.fast import squash
@@ -34,6 +33,8 @@ def through(way: Way, a: Array, tanh_candidate: bool) -> Array:
 
 def defined(a: Array, tanh_candidate: bool) -> Array:
     """i, 1 − u, o, z in float64."""
+    from scipy.special import expit  # here, so that only the process that runs this loads it
+
     a_i, a_u, a_o, a_z = a.astype(np.float64)
     return np.array([expit(a_i), expit(-a_u), expit(a_o), np.tanh(a_z) if tanh_candidate else a_z])
 

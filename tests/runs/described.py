@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,8 +28,9 @@ FACTS = DataFacts(
 ABOUT = About("0.1.0", "tiny", False, "cpu", FACTS, MODEL, make_run().config)
 
 
+@cache
 def trained_state(steps: int = 4, model: Any = MODEL) -> TrainState:
-    """In the middle of the second epoch, so that every array of the state holds something."""
+    """In the middle of the second epoch, so that every array of the state holds something. All tests share one."""
     with Threads(1) as engine:
         records = fit(make_run(model=model), engine, log_every=1)
         return next(record.now for record in records if record.step == steps)
