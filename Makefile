@@ -12,7 +12,7 @@ train: .venv/train.done  ## train the network on the bundled digits: offline, un
 test: .venv/test.done  ## the test suite (under 2 minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-thorough: .venv/test.done  ## the same tests with twenty times as many random examples
+test-thorough: .venv/test.done  ## the same tests with eighty times as many random examples
 	STG_NP_PROFILE=thorough $(BIN)/python -m pytest --numprocesses auto
 
 test-torch: .venv/test.done  ## compare with PyTorch's autograd as well (installs PyTorch)
