@@ -103,10 +103,10 @@ def explained(error: BaseException) -> tuple[str, int]:
     from stg_np.backend import DeviceError
     from stg_np.commands import UsageError
     from stg_np.data import DataError
+    from stg_np.divergence import TrainingError
     from stg_np.runs.archive import CheckpointError
     from stg_np.runs.experiment import RunError
     from stg_np.runs.scores import MisfitError
-    from stg_np.train import TrainingError
 
     if isinstance(error, TrainingError):
         return str(error), 1

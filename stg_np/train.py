@@ -10,22 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite
 from time import perf_counter
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.data.augment import (
-    alternate_flip,
-    cutout,
-    normalise,
-    random_flip,
-    random_rotation,
-    random_shift,
-    resized,
-)
+from stg_np.data.augment import Variations, normalise, varied
+from stg_np.divergence import refuse_bad_step, refuse_divergence
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import Adapts, LossAndGrad, Model, loss_and_grad
@@ -35,8 +27,8 @@ from stg_np.params import Params, State
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """The hyper-parameters of a run; a preset is a model and one of these.
+class TrainConfig(Variations):
+    """The hyper-parameters of a run, with those of :class:`~stg_np.data.augment.Variations`, how pictures are varied.
 
     Attributes:
         epochs: passes over the training pictures.
@@ -45,10 +37,6 @@ class TrainConfig:
         optimizer: a rule, with its learning rates at the peak of the ``schedule``: ``cosine`` or ``linear``, after a
             linear ``warmup`` (fraction of all steps).
         label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
-        flip: mirror pictures at random; ``flip_in_turn``: in each epoch those that the one before did not.
-        shift: move them by up to so many pixels; ``shift_padding``: what comes in at the border, ``reflect`` or
-            ``zero``. rotate: turn them by up to so many degrees. cutout: cover a square of this side.
-        sides: heights (and widths) of the training pictures, each for an equal part of the epochs; empty: their own.
         seed: of the parameters, the order, the augmentation and the validation split.
     """
 
@@ -60,13 +48,6 @@ class TrainConfig:
     warmup: float = 0.1
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
-    flip: bool = False
-    flip_in_turn: bool = False
-    shift: int = 0
-    shift_padding: Literal["reflect", "zero"] = "reflect"
-    rotate: float = 0.0
-    cutout: int = 0
-    sides: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,10 +121,6 @@ class Record(NamedTuple):
     now: TrainState
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message names the first bad step."""
-
-
 def initial_state(run: Run) -> TrainState:
     """Draw the parameters on the host and move them to the run's device."""
     params, state = run.model.init(np.random.default_rng(run.config.seed))
@@ -176,20 +153,8 @@ def prepare(
     config = run.config
     if rng is None:
         return to_device(normalise(pictures, *run.scaling), run.device)
-    if config.rotate:
-        pictures = random_rotation(pictures, rng, config.rotate)
-    if config.shift:
-        pictures = random_shift(pictures, rng, config.shift, config.shift_padding)
-    if config.flip and config.flip_in_turn and numbers is not None:
-        pictures = alternate_flip(pictures, numbers, epoch, config.seed)
-    elif config.flip:
-        pictures = random_flip(pictures, rng)
-    x = normalise(pictures, *run.scaling)
-    if config.sides:
-        x = resized(x, config.sides[epoch * len(config.sides) // config.epochs])
-    if config.cutout:
-        x = cutout(x, rng, config.cutout)
-    return to_device(x, run.device)
+    when = {"epoch": epoch, "epochs": config.epochs, "seed": config.seed}
+    return to_device(varied(pictures, rng, config, run.scaling, numbers=numbers, **when), run.device)
 
 
 def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> LossAndGrad:
@@ -290,7 +255,7 @@ def end_of_epoch(run: Run, last: Record, engine: Engine) -> Record:
         with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
             logits = predict_logits(run.model, now.params, now.state, images, engine, partial(prepare, run))
             loss, score = accuracy(logits, labels, run.loss)
-        refuse_divergence(now.step, loss)
+        refuse_divergence(loss, f"after step {now.step}")
     zero = 0 * now.loss_sum
     is_best = score is not None and score >= now.best_accuracy  # of equal ones the later: it has learned longer
     now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
@@ -301,21 +266,11 @@ def make_record(kind: Literal["step", "stopped"], run: Run, now: TrainState, don
     """Read the sums of the epoch's ``done`` steps: the one place where the host waits for the device."""
     sums = get_xp(now.params.flat).stack([now.loss_sum, now.correct, now.bad_step])
     loss, correct, bad_step = to_host(sums).tolist()
-    if bad_step >= 0:
-        raise TrainingError(
-            f"the gradient of step {bad_step:.0f}, or what it made of the parameters, is not finite; they were left as "
-            "they were before it: lower the learning rate"
-        )
-    refuse_divergence(now.step, loss)
+    refuse_bad_step(bad_step)
+    refuse_divergence(loss, f"after step {now.step}")
     seen = done * min(run.config.batch_size, len(run.train.labels))
     epoch = 1 + (now.step - 1) // run.steps_per_epoch if now.step else 1
     rate = run.config.optimizer.learning_rate * rate_at(run, max(now.step - 1, 0))
     return Record(
         kind, epoch, now.step, loss / max(done, 1), correct / max(seen, 1), None, None, rate, speed, False, now
     )
-
-
-def refuse_divergence(step: int, loss: float) -> None:
-    """Raise TrainingError if numbers have become so large that their loss is none: what is right then is luck."""
-    if not isfinite(loss):
-        raise TrainingError(f"the loss after step {step} is not finite: lower the learning rate")

@@ -520,7 +520,8 @@ def test_the_number_of_workers_changes_not_one_bit(group_size: int, batch_size: 
 
 def test_groups_only_cut_the_work_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without augmentation, any group size gives the gradient of the whole batch."""
-    monkeypatch.setattr("stg_np.train.normalise", partial(normalise, dtype=np.float64))
+    for where in ("stg_np.train.normalise", "stg_np.data.augment.normalise"):
+        monkeypatch.setattr(where, partial(normalise, dtype=np.float64))
     data = (pictures(23), None)
 
     def gradient(group_size: int) -> Any:

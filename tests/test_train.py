@@ -16,6 +16,7 @@ import pytest
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
 from stg_np.data.augment import alternate_flip, cutout, normalise, random_flip, random_rotation, random_shift, resized
+from stg_np.divergence import TrainingError
 from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
@@ -30,7 +31,6 @@ from stg_np.train import (
     Run,
     Scaling,
     TrainConfig,
-    TrainingError,
     TrainState,
     fit,
     initial_state,
@@ -412,7 +412,7 @@ def test_the_host_waits_once_for_a_record_and_once_for_a_group_of_validation_pic
 
 def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In double precision, several steps end within rounding of each other."""
-    monkeypatch.setattr("stg_np.train.normalise", partial(normalise, dtype=np.float64))
+    monkeypatch.setattr("stg_np.data.augment.normalise", partial(normalise, dtype=np.float64))
 
     def trained(where: str) -> Array:
         run = make_run(device=where, model=replace(MODEL, dropout=0.1))

@@ -6,6 +6,7 @@ batches. All keep the dtype (but :func:`normalise`) and return new arrays.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -47,6 +48,60 @@ def normalise(
     scaled *= scale
     scaled -= offset
     return scaled.reshape(images.shape)
+
+
+@dataclass(frozen=True)
+class Variations:
+    """How training pictures are varied.
+
+    Attributes:
+        flip: mirror pictures at random; ``flip_in_turn``: in each epoch those that the one before did not.
+        shift: move them by up to so many pixels; ``shift_padding``: what comes in at the border, ``reflect`` or
+            ``zero``. rotate: turn them by up to so many degrees. cutout: cover a square of this side.
+        sides: heights (and widths) of the pictures, each for an equal part of the epochs; empty: their own.
+    """
+
+    flip: bool = False
+    flip_in_turn: bool = False
+    shift: int = 0
+    shift_padding: Literal["reflect", "zero"] = "reflect"
+    rotate: float = 0.0
+    cutout: int = 0
+    sides: tuple[int, ...] = ()
+
+
+def varied(
+    images: Array,
+    rng: np.random.Generator,
+    how: Variations,
+    scaling: tuple[Array, Array, int],
+    *,
+    epoch: int = 0,
+    epochs: int = 1,
+    numbers: Array | None = None,
+    seed: int = 0,
+) -> Array:
+    """Pixels (B, height, width, c), varied and then scaled: what a network sees of them in one epoch.
+
+    Args:
+        how: which variations there are. scaling: mean, std and value range, as :func:`normalise` takes them.
+        epoch: counted from 0, of ``epochs``; it decides the side.
+        numbers: (B,), which pictures of the data set they are, and the ``seed``: both for flips in turn.
+    """
+    if how.rotate:
+        images = random_rotation(images, rng, how.rotate)
+    if how.shift:
+        images = random_shift(images, rng, how.shift, how.shift_padding)
+    if how.flip and how.flip_in_turn and numbers is not None:
+        images = alternate_flip(images, numbers, epoch, seed)
+    elif how.flip:
+        images = random_flip(images, rng)
+    x = normalise(images, *scaling)
+    if how.sides:
+        x = resized(x, how.sides[epoch * len(how.sides) // epochs])
+    if how.cutout:
+        x = cutout(x, rng, how.cutout)
+    return x
 
 
 def random_flip(images: Array, rng: np.random.Generator) -> Array:

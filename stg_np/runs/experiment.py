@@ -9,7 +9,6 @@ Where a text says ``--out`` or ``--data-dir``, here these are the arguments ``ou
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -22,9 +21,10 @@ from typing import Any, Literal, Self
 import numpy as np
 
 import stg_np
-from stg_np.backend import array_module, get_xp, to_host
+from stg_np.backend import array_module, to_host
 from stg_np.data import Dataset, full_name, is_own, load, source
 from stg_np.data.augment import channel_statistics, validation_split
+from stg_np.divergence import refuse_divergence, refuse_infinite_state
 from stg_np.engine import Engine
 from stg_np.optim import with_learning_rate
 from stg_np.presets import DEFAULT_PRESET, PRESETS
@@ -34,7 +34,7 @@ from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About, DataFacts
 from stg_np.runs.folder import RunFolder, metrics_line
 from stg_np.runs.scores import Scores, score
-from stg_np.train import Examples, Record, Run, TrainConfig, TrainingError, TrainState, fit, initial_state
+from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
 
 VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
@@ -117,7 +117,7 @@ class Experiment:
         """
         folder = self.folder
         if record.kind != "step":
-            refuse_divergence(record)
+            refuse_infinite_state(checkpoint.arrays_of(record.now).values(), record.step)
         if record.kind != "stopped":
             folder.append(metrics_line(record, self.dataset.label))
         if record.is_best:
@@ -335,10 +335,7 @@ def finite_scores(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
         scores = score(stored, dataset, engine)
-    if not math.isfinite(scores.loss):
-        raise TrainingError(
-            "the loss on the test pictures is not finite: the training diverged, lower the learning rate"
-        )
+    refuse_divergence(scores.loss, "on the test pictures")
     return scores
 
 
@@ -362,14 +359,6 @@ def best_of(folder: RunFolder, last: Stored, device: str) -> Stored | None:
             "(without it the last state is tested)"
         )
     return best
-
-
-def refuse_divergence(record: Record) -> None:
-    """A state that is not finite is no state to save, and nothing to go on from."""
-    if not all(bool(get_xp(array).isfinite(array).all()) for array in checkpoint.arrays_of(record.now).values()):
-        raise TrainingError(
-            f"what was learned is not finite after step {record.step}, and was not saved: lower the learning rate"
-        )
 
 
 def refuse_loss(folder: RunFolder, overwrite: bool) -> None:

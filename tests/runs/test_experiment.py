@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from stg_np.data import DataError, load
+from stg_np.divergence import TrainingError
 from stg_np.engine import Threads
 from stg_np.presets import PRESETS, Preset
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.experiment import Experiment, RunError, make_run, resume_run
-from stg_np.train import TrainConfig, TrainingError, fit
+from stg_np.train import TrainConfig, fit
 from tests.training import bits
 
 SMALL = {"view": "rows", "width": 8, "layers": 1}
