@@ -8,32 +8,75 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import stg_np
 from stg_np import streams
 from stg_np.foreign import showable
+from stg_np.spelling import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line; keeps the line breaks of examples and shows defaults."""
+    """Complains in one line, with a hint where a name is misspelt."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": Formatter, "allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
-        self.exit(2, f"stg-np: {message}: see `{self.prog} --help`\n")
+        said = showable(message, 2000)
+        self.exit(2, f"stg-np: {said}{'' if said.endswith('?') else ':'} see `{self.prog} --help`\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """What argparse asks for every value: whether it is one of those that can be chosen."""
+        if action.choices is None or value in action.choices:
+            return
+        names = list(map(str, action.choices))
+        hint = did_you_mean(str(value), names)
+        raise argparse.ArgumentError(action, f"there is no {str(value)!r:.60}: {hint}use one of {', '.join(names)}")
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """As wide as the texts above."""
+class CommandParser(Parser):
+    """The options of a command; whatever follows it is for it."""
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """The same, but what is left over is an error here, where the options are known."""
+        namespace, left = super().parse_known_args(*args, **options)
+        if left:
+            hint = did_you_mean(left[0].partition("=")[0], self._option_string_actions)
+            self.error(f"{left[0]!r:.60} is not understood: {hint or 'leave it out'}".rstrip())
+        return namespace, left
+
+
+class Formatter(argparse.HelpFormatter):
+    """As wide as the terminal. Paragraphs are filled; lines that are indented, like examples, stay lines."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28, width=118)
+        super().__init__(prog, max_help_position=28)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """What argparse asks for the texts above and below the options."""
+        lines: list[str] = []
+        for line in text.rstrip().split("\n"):
+            goes_on = lines and lines[-1] and not lines[-1].endswith(":") and not lines[-1].startswith(" ")
+            if goes_on and line and not line.startswith(" "):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        return "\n".join(wrapped(line, width) for line in lines)
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line of two columns (an example, and what it does) goes on below the second one, if there is room."""
+    columns = re.match(r" +(\S+ )+ +(?=\S)", line)
+    indent = 0 if not line.startswith(" ") else len(columns[0]) if columns and len(columns[0]) <= width * 2 // 3 else 6
+    options: Any = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent * " "}
+    return textwrap.fill(line, width, **options)
 
 
 def make_parser() -> Parser:
@@ -43,7 +86,7 @@ def make_parser() -> Parser:
 
     parser = Parser(prog="stg-np", description=(stg_np.__doc__ or "").split("\n")[0], epilog="Begin with: stg-np train")
     parser.add_argument("--version", action="version", version=f"stg-np {stg_np.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, module in COMMANDS.items():
         command = importlib.import_module(module)
         about: str = command.ABOUT

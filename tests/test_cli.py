@@ -433,7 +433,12 @@ def test_other_bytes_are_not_trained_on_without_a_word(stg: Stg, cifar: Path) ->
     ("arguments", "parts"),
     [
         ([], ["COMMAND"]),
-        (["trane"], ["trane"]),
+        (["trane"], ["trane", "did you mean train?"]),
+        (["train", "--epoch", "3"], ["did you mean --epochs?"]),
+        (["train", "--presett=rows"], ["did you mean --preset?"]),
+        (["train", "digits"], ["digits", "leave it out"]),
+        (["eval", "best.npz", "--device", "cuds"], ["--device", "did you mean cuda?"]),
+        (["train", "--preset", "digts"], ["did you mean digits?"]),
         (["train", "--data", "digitz"], ["digitz", "did you mean digits"]),
         (["train", "--preset", "nope"], ["nope", "cifar10-rows"]),
         (["train", "--epochs", "-1"], ["--epochs", "at least 1", "-1"]),
@@ -853,7 +858,8 @@ def test_gradcheck_prints_a_table_and_fails_with_the_checks(
     assert json.loads(result.out)[0]["name"] == "gate"
 
 
-def test_help_teaches(stg: Stg) -> None:
+def test_help_teaches(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     text = stg("train", "--help").out
     for name, preset in PACKAGED.items():
         assert name in text
@@ -861,6 +867,16 @@ def test_help_teaches(stg: Stg) -> None:
     for command in ("eval", "predict", "data"):
         assert "examples:" in stg(command, "--help").out
     assert stg("--version").out == f"stg-np {stg_np.__version__}\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_is_as_wide_as_the_terminal(stg: Stg, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = stg("train", "--help").out.splitlines()
+    assert columns - 20 < max(map(len, lines)) <= columns
+    (held_out,) = (number for number, line in enumerate(lines) if line.startswith("A tenth of the training pictures"))
+    assert len(lines[held_out]) > columns - 20  # a paragraph is filled,
+    assert any(line.startswith("  stg-np train --resume --out runs/try") for line in lines)  # an example is a line
 
 
 def test_every_option_is_explained() -> None:

@@ -6,7 +6,6 @@ are not the publisher's is accepted and named: quote ``dataset.label`` beside ev
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from stg_np.data import arrays, cifar10, digits, fashion_mnist, folder
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, one_sentence
 from stg_np.data.download import data_home
+from stg_np.spelling import did_you_mean
 
 __all__ = [
     "SOURCES",
@@ -70,8 +70,7 @@ def source(name: str) -> Source:
         DataError: if there is none of that name.
     """
     if name not in SOURCES:
-        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name, SOURCES)
         names = ", ".join(SOURCES)
         raise DataError(
             f"there is no data set {name!r}: {hint}use one of {names}, or a folder or .npz file of your own"

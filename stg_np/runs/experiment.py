@@ -34,6 +34,7 @@ from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About, DataFacts
 from stg_np.runs.folder import RunFolder, metrics_line
 from stg_np.runs.scores import Scores, score
+from stg_np.spelling import did_you_mean
 from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
 
 VALIDATION = 0.1
@@ -300,7 +301,8 @@ def chosen_preset(preset: str | None, data: str | None) -> str:
     if preset is None and data is not None:
         source(data)  # says which data sets there are
         raise RunError(f"there is no preset for {data}: name one with --preset")
-    raise RunError(f"there is no preset {name!r}: use one of {', '.join(PRESETS)}")
+    hint = did_you_mean(preset or "", PRESETS)
+    raise RunError(f"there is no preset {name!r}: {hint}use one of {', '.join(PRESETS)}")
 
 
 def folder_path(out: str | PathLike[str] | None, preset: str) -> Path:
