@@ -131,6 +131,24 @@ def test_an_exception_keeps_the_others_from_starting_anew() -> None:
     assert len(begun) < 50  # 2 or 3, unless the machine is so busy that the error waits for its turn
 
 
+def test_an_exception_arrives_when_nothing_runs_any_more() -> None:
+    """Else what the others write, or free, could meet what the caller does next."""
+    both, at_work = threading.Barrier(2, timeout=10), threading.Event()
+    finished = []
+
+    def fail_while_the_other_works(_: int) -> None:
+        both.wait()
+        if threading.current_thread() is threading.main_thread():
+            raise RuntimeError
+        at_work.wait(0.05)
+        finished.append(True)
+
+    with Threads(2) as engine:
+        with pytest.raises(RuntimeError):
+            engine.map(fail_while_the_other_works, range(2))
+        assert finished == [True]
+
+
 def test_every_thread_has_a_workspace_of_its_own_and_keeps_it() -> None:
     together = threading.Barrier(2, timeout=10)
 
@@ -357,7 +375,7 @@ def test_less_than_one_worker_is_refused(count: int) -> None:
 
 def test_one_worker_per_core_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Threads().count == available_cores() >= 1
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {0, 3, 5}}.get, raising=False)  # 0 is the process that asks
     assert available_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
     monkeypatch.setattr(os, "cpu_count", lambda: 7)

@@ -24,7 +24,11 @@ from stg_np.evaluate import (
     predict_logits,
     recall_per_class,
 )
+from stg_np.models.image_stg import ImageSTG
+from stg_np.models.stg import STG
+from stg_np.ops.losses import SQUARED_ERROR, TOLERANCE
 from stg_np.train import initial_state, prepare
+from stg_np.workspace import Workspace
 from tests.training import MODEL, as_float64, make_run, pictures
 
 
@@ -176,3 +180,45 @@ def test_dropout_is_off() -> None:
             for model in (MODEL, replace(MODEL, dropout=0.5))
         ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_normalisation_is_by_the_running_statistics() -> None:
+    """Not by those of the pictures that happen to be tested together."""
+    model = ImageSTG((8, 8, 1), 4, widths=(4,), depth=1, stem=0, sweeping=(1,))
+    run = make_run(model=model)
+    now, images = initial_state(run), pictures(5).images
+    with Threads(1) as engine:
+
+        def logits(some: Array) -> Array:
+            return predict_logits(
+                model, as_float64(now.params), now.state, some, engine,
+                lambda group: normalise(group, *run.scaling, dtype=np.float64),
+            )  # fmt: skip
+
+        together, alone = logits(images), [logits(images[k : k + 1]) for k in range(5)]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-9)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_path_is_the_engine_s(fast: bool) -> None:
+    given: list[Workspace | None] = []
+
+    class Noting(STG):
+        def forward(self, *args: Any, work: Workspace | None = None, **options: Any) -> Any:
+            given.append(work)
+            return super().forward(*args, work=work, **options)
+
+    run = make_run(model=Noting(**vars(MODEL)))
+    now = initial_state(run)
+    with Threads(1, fast=fast) as engine:
+        predict_logits(run.model, now.params, now.state, run.train.images, engine, partial(prepare, run))
+        assert given == [engine.workspace]
+
+
+def test_accuracy_by_another_loss_and_a_mean_in_double_precision() -> None:
+    """In float32 the sum of these four losses is that of the first alone."""
+    targets = np.zeros((4, 1), np.float32)
+    outputs = np.array([[2**13], [2**0.5], [2**0.5], [TOLERANCE / 2]], np.float32)
+    loss, share = accuracy(outputs, targets, SQUARED_ERROR)
+    assert loss == pytest.approx((2**25 + 2) / 4, rel=1e-9)
+    assert share == 0.25

@@ -152,6 +152,56 @@ def test_the_best_epoch_is_the_last_with_the_highest_validation_accuracy(monkeyp
     assert [record.now.best_accuracy for record in epochs] == [0.5, 0.5, 0.7, 0.7]
 
 
+def test_an_epoch_without_one_right_answer_is_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.0, 0.0, 0.1])
+    monkeypatch.setattr("stg_np.train.accuracy", lambda *_: (1.0, next(scores)))
+    epochs = [record for record in records(make_run(epochs=3)) if record.kind == "epoch"]
+    assert [record.is_best for record in epochs] == [True, True, True]
+    assert [record.now.best_accuracy for record in epochs] == [0.0, 0.0, 0.1]
+    assert records(make_run(validation=0))[-1].now.best_accuracy == 0.0
+
+
+def test_a_loss_of_nought_is_no_fault() -> None:
+    """A network that is right has it: here, by targets that any output meets."""
+    nothing = SQUARED_ERROR._replace(forward=lambda *both: (0 * both[0][:, 0], SQUARED_ERROR.forward(*both)[1]))
+    found = records(make_run(data=(one_hot(50), one_hot(20)), loss=nothing, epochs=3))
+    assert [record.loss for record in found] == [0.0] * len(found)
+
+
+def test_the_state_before_a_step_stays_what_it_was() -> None:
+    """So a record can be kept, and gone on from, while the training goes on."""
+    run = make_run()
+    with Threads(1) as engine:
+        first = train_step(run, initial_state(run), np.arange(16), engine)
+        before = bits(first)
+        train_step(run, first, np.arange(16, 32), engine)
+    assert bits(first) == before
+
+
+def test_the_matrices_of_a_step_are_shared_out_by_the_engine() -> None:
+    """Their Newton–Schulz iterations take as long as some layers do."""
+    run = make_run()
+    with Threads(1) as engine:
+        mapped: list[Any] = []
+        around = engine.map
+        engine.map = lambda function, items, /: [mapped.append(item) or function(item) for item in items]  # type: ignore
+        train_step(run, initial_state(run), np.arange(16), engine)
+        engine.map = around  # type: ignore[method-assign]
+    assert {name for name in mapped if isinstance(name, str)} >= {"stm1.right.W", "stm2.right.W"}
+
+
+def test_one_picture_a_step_is_right_or_wrong() -> None:
+    found = records(make_run(batch_size=1, train=3, epochs=1), log_every=1)
+    shares = [record.accuracy * count for record, count in zip(found, (1, 2, 3))]
+    assert all(abs(share - round(share)) < 1e-6 for share in shares)
+    assert max(shares) >= 1
+
+
+def test_a_record_every_ten_steps_unless_told_otherwise() -> None:
+    found = records(make_run(batch_size=1, train=21, epochs=1))
+    assert [(record.kind, record.step) for record in found] == [("step", 10), ("step", 20), ("step", 21), ("epoch", 21)]
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rate_rises_and_falls_and_is_never_zero(schedule: str) -> None:
     run = make_run(epochs=20, schedule=schedule, warmup=0.25)
@@ -276,6 +326,7 @@ def test_who_stops_between_two_epochs_stops_in_the_one_that_is_done(after: int, 
     asked, run = itertools.count(), make_run(epochs=3)
     stopped = records(run, should_stop=lambda: next(asked) == after)[-1]
     assert stopped.epoch == epoch
+    assert stopped.images_per_second == 0.0
     assert stopped.learning_rate == run.config.optimizer.learning_rate * rate_at(run, max(after - 1, 0))
 
 

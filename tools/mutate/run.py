@@ -36,6 +36,7 @@ PACKAGE = ROOT / "stg_np"
 MODULES = (
     "ops/*.py",
     "stm*.py",
+    "sweep.py",
     "layers/*.py",
     "fast/*.py",
     "models/*.py",
@@ -61,6 +62,7 @@ TESTS = (
     "optim",
     "data/test_augment.py",
     "test_stm*.py",
+    "test_sweep.py",
     "test_workspace.py",
     "test_params.py",
     "test_engine.py",
