@@ -256,9 +256,10 @@ def test_final_trains_on_everything_and_tests_the_last_state(stg: Stg, cifar: Pa
     assert result.out.splitlines()[0] == f"{label}: 40 pictures to train on, none held out (--final), 8 to test"
     assert not Path("run/best.npz").exists()
     assert "tested checkpoint.npz" in result.out
-    *_, mirrored, plain = result.out.splitlines()
-    assert mirrored.startswith("test accuracy with mirror averaging ")
-    assert mirrored.endswith(f" on {label}")
+    *_, mirrored, shifted, plain = result.out.splitlines()
+    for line, views in (mirrored, "mirror"), (shifted, "mirror and shift"):
+        assert line.startswith(f"test accuracy with {views} averaging ")
+        assert line.endswith(f" on {label}")
     assert plain.startswith("test accuracy ")
     assert plain.endswith(f" on {label}")
     epoch, test = untimed_metrics(Path("run"))[-2:]
@@ -627,7 +628,7 @@ def test_eval_reports_both_readings_by_name(stg: Stg, finished: tuple[Path, Resu
     assert scores["precision_per_class"] == pytest.approx(np.diag(confusion) / confusion.sum(0))
     assert scores["f1_macro"] == pytest.approx(np.mean(scores["f1_per_class"]))
     assert scores["one_vs_rest_accuracy_mean"] == pytest.approx(1 - 2 * (1 - scores["accuracy"]) / 10)
-    assert scores["accuracy_mirror"] is None  # a mirrored digit is no digit
+    assert scores["accuracy_mirror"] is scores["accuracy_averaged"] is None  # a mirrored digit is no digit
     assert scores["fingerprint"] == scores["trained_on_fingerprint"]
     text = stg("eval", best).out
     assert text.splitlines()[-1] == f"accuracy {scores['accuracy']:.4f} on digits"

@@ -16,6 +16,9 @@ from stg_np.backend import Array
 from stg_np.data.augment import normalise
 from stg_np.engine import Threads
 from stg_np.evaluate import (
+    AS_STORED,
+    SHIFTED,
+    View,
     accuracy,
     confusion_matrix,
     f1_per_class,
@@ -133,30 +136,34 @@ def logits_of(images: Array, count: int = 1, **options: Any) -> Array:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_logits_depend_on_the_picture_alone(mirror: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("view", [AS_STORED, View(True), *SHIFTED[:2]])
+def test_logits_depend_on_the_picture_alone(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not on its neighbours, on the size of the groups, or on the number of workers (there, not by one bit)."""
     images = pictures(23).images
     images.flags.writeable = False
-    whole = logits_of(images, mirror=mirror)
+    whole = logits_of(images, view=view)
     assert whole.shape == (23, 4)
     order = np.random.default_rng(0).permutation(23)
-    np.testing.assert_allclose(logits_of(images[order], mirror=mirror), whole[order], rtol=1e-11)
+    np.testing.assert_allclose(logits_of(images[order], view=view), whole[order], rtol=1e-11)
     for group in (1, 4, 23):
         monkeypatch.setattr(evaluate, "GROUP", group)
-        found = logits_of(images, mirror=mirror)
+        found = logits_of(images, view=view)
         np.testing.assert_allclose(found, whole, rtol=1e-11)
         for count in (2, 3):
-            assert logits_of(images, count, mirror=mirror).tobytes() == found.tobytes()
+            assert logits_of(images, count, view=view).tobytes() == found.tobytes()
 
 
-def test_mirroring_is_the_mean_over_a_picture_and_its_mirror_image() -> None:
+def test_a_view_is_the_picture_mirrored_then_moved() -> None:
     images = pictures(9).images
-    plain, mirrored = logits_of(images), logits_of(images[:, :, ::-1])
-    assert np.abs(plain - mirrored).max() > 1e-3
-    both = logits_of(images, mirror=True)
-    np.testing.assert_allclose(both, (plain + mirrored) / 2, rtol=1e-12)
-    np.testing.assert_allclose(both, logits_of(images[:, :, ::-1], mirror=True), rtol=1e-12)
+    padded = np.pad(images[:, :, ::-1], ((0, 0), (2, 2), (1, 1), (0, 0)), mode="reflect")
+    down_two_left_one = padded[:, 0:8, 2:10]
+    expected = logits_of(down_two_left_one)
+    assert np.abs(expected - logits_of(images)).max() > 1e-3
+    np.testing.assert_allclose(logits_of(images, view=View(True, 2, -1)), expected, rtol=1e-12)
+    assert len(set(SHIFTED)) == 4
+    assert {(view.mirrored, view.down == view.right, abs(view.down)) for view in SHIFTED} == {
+        (False, True, 1), (True, True, 1),
+    }  # fmt: skip
 
 
 def test_both_libraries_agree_and_logits_come_back_to_the_host(device: str) -> None:

@@ -123,6 +123,7 @@ def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[s
         "loss": scores.loss,
         "accuracy": scores.accuracy,
         "accuracy_mirror": scores.accuracy_mirror,
+        "accuracy_averaged": scores.accuracy_averaged,
         "classes": list(dataset.classes),
         "recall_per_class": recall.tolist(),
         "recall_macro": float(np.nanmean(recall)),
@@ -150,8 +151,8 @@ def text_lines(path: Any, stored: Stored, dataset: Dataset, scores: Scores) -> l
     header = ("", *(name[:5] for name in dataset.classes))
     lines += aligned([header, *((name, *map(str, row)) for name, row in zip(dataset.classes, scores.confusion))])
     lines += ["", f"loss {scores.loss:.4f} nats on {label}, {scores.pictures:,} test pictures"]
-    if scores.accuracy_mirror is not None:
-        lines.append(f"accuracy with mirror averaging {scores.accuracy_mirror:.4f} on {label}")
+    for views, accuracy in scores.averages.items():
+        lines.append(f"accuracy with {views} averaging {accuracy:.4f} on {label}")
     return [*lines, f"accuracy {scores.accuracy:.4f} on {label}"]
 
 

@@ -223,8 +223,8 @@ def closing_lines(experiment: Experiment, tested: Stored, scores: Scores) -> lis
         f"tested {tested_file.name} (epoch {epoch}{held_out}) on {dataset.label}, {scores.pictures:,} pictures",
         "recall per class: " + per_class(dataset.classes, recall_per_class(scores.confusion)),
     ]
-    if scores.accuracy_mirror is not None:
-        lines.append(f"test accuracy with mirror averaging {scores.accuracy_mirror:.4f} on {dataset.label}")
+    for views, accuracy in scores.averages.items():
+        lines.append(f"test accuracy with {views} averaging {accuracy:.4f} on {dataset.label}")
     named = "" if dataset.label == dataset.name else f" on {dataset.label}"
     return [*lines, f"test accuracy {scores.accuracy:.4f}{named}"]
 

@@ -180,6 +180,22 @@ def random_shift(
     return shifted
 
 
+def moved(images: Array, down: int, right: int) -> Array:
+    """Pictures (B, height, width, c) moved by whole pixels; what comes in is mirrored at the outermost pixels.
+
+    Raises:
+        ValueError: if a picture is too small to be moved so far.
+    """
+    _, height, width, _ = images.shape
+    if abs(down) >= height or abs(right) >= width:
+        raise ValueError(f"cannot move pictures of {height}x{width} by {down} and {right} pixels with reflect padding")
+    margin = ((0, 0), (abs(down), abs(down)), (abs(right), abs(right)), (0, 0))
+    padded = np.pad(images, margin, mode="reflect")
+    top, left = abs(down) - down, abs(right) - right
+    result: Array = padded[:, top : top + height, left : left + width]
+    return result
+
+
 def random_rotation(images: Array, rng: np.random.Generator, degrees: float) -> Array:
     """Turn each picture about its centre by −degrees … +degrees; bilinear, zeros from outside.
 

@@ -175,7 +175,8 @@ class Experiment:
         """The record of the test."""
         self.folder.append({
             "kind": "test", "epoch": self.epoch_of(tested.now), "step": tested.now.step, "loss": scores.loss,
-            "accuracy": scores.accuracy, "accuracy_mirror": scores.accuracy_mirror, "data": self.dataset.label,
+            "accuracy": scores.accuracy, "accuracy_mirror": scores.accuracy_mirror,
+            "accuracy_averaged": scores.accuracy_averaged, "data": self.dataset.label,
             "fingerprint": self.dataset.fingerprint,
         })  # fmt: skip
 

@@ -10,7 +10,7 @@ from stg_np.backend import Array, get_xp
 from stg_np.data import Dataset
 from stg_np.data.augment import normalise
 from stg_np.engine import Engine
-from stg_np.evaluate import accuracy, confusion_matrix, predict_logits
+from stg_np.evaluate import AS_STORED, SHIFTED, View, accuracy, confusion_matrix, predict_logits
 from stg_np.ops.losses import log_softmax
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About
@@ -21,20 +21,30 @@ class MisfitError(Exception):
 
 
 class Scores(NamedTuple):
-    """The result of a test. ``accuracy_mirror``: averaged over each picture and its mirror image, where that makes
-    sense; ``confusion`` (C, C) is without it: row, the true class; column, the class that the model says. ``logits``:
-    (N, C), those of the test pictures, without it as well.
+    """The result of a test.
+
+    ``accuracy_mirror``: by the mean of the logits of each picture and its mirror image, where that makes sense;
+    ``accuracy_averaged``: by the mean of that and of the same moved by a pixel to and fro
+    (:data:`~stg_np.evaluate.SHIFTED`). Without averaging are ``confusion`` (C, C): row, the true class; column, the
+    class that the model says; and ``logits`` (N, C), those of the test pictures.
     """
 
     pictures: int
     loss: float
     accuracy: float
     accuracy_mirror: float | None
+    accuracy_averaged: float | None
     confusion: Array
     logits: Array
 
+    @property
+    def averages(self) -> dict[str, float]:
+        """The accuracies with test-time averaging that there are, by what was averaged over."""
+        found = {"mirror": self.accuracy_mirror, "mirror and shift": self.accuracy_averaged}
+        return {name: accuracy for name, accuracy in found.items() if accuracy is not None}
 
-def logits_of(stored: Stored, pictures: Array, engine: Engine, *, mirror: bool = False) -> Array:
+
+def logits_of(stored: Stored, pictures: Array, engine: Engine, view: View = AS_STORED) -> Array:
     """Logits (N, C), on the host, of pictures (N, height, width, c) uint8, which are scaled as in training."""
     about, now = stored
     xp = get_xp(now.params.flat)
@@ -43,7 +53,7 @@ def logits_of(stored: Stored, pictures: Array, engine: Engine, *, mirror: bool =
         scaled: Array = xp.asarray(normalise(group, *about.data.scaling))
         return scaled
 
-    return predict_logits(about.model, now.params, now.state, pictures, engine, prepare, mirror=mirror)
+    return predict_logits(about.model, now.params, now.state, pictures, engine, prepare, view=view)
 
 
 def probabilities(stored: Stored, pictures: Array, engine: Engine) -> Array:
@@ -59,12 +69,14 @@ def score(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
         MisfitError: if it has pictures of another shape, or other classes, than the model was trained on.
     """
     refuse_misfit(stored.about, dataset)
-    labels = dataset.test_labels
-    plain = logits_of(stored, dataset.test_images, engine)
-    mirrored = None
-    if dataset.flip:
-        mirrored = accuracy(logits_of(stored, dataset.test_images, engine, mirror=True), labels)[1]
-    return Scores(len(labels), *accuracy(plain, labels), mirrored, confusion_matrix(plain, labels), plain)
+    pictures, labels = dataset.test_images, dataset.test_labels
+    plain = logits_of(stored, pictures, engine)
+    mirror = averaged = None
+    if dataset.flip and min(pictures.shape[1:3]) > 1:
+        both = (plain + logits_of(stored, pictures, engine, View(mirrored=True))) / 2
+        shifted = sum(logits_of(stored, pictures, engine, view) for view in SHIFTED) / len(SHIFTED)
+        mirror, averaged = accuracy(both, labels)[1], accuracy((both + shifted) / 2, labels)[1]
+    return Scores(len(labels), *accuracy(plain, labels), mirror, averaged, confusion_matrix(plain, labels), plain)
 
 
 def refuse_misfit(about: About, dataset: Dataset) -> None:

@@ -16,6 +16,7 @@ from stg_np.data.augment import (
     alternate_flip,
     channel_statistics,
     cutout,
+    moved,
     normalise,
     random_flip,
     random_rotation,
@@ -67,6 +68,22 @@ def test_a_shift_is_a_window_on_the_padded_picture(
         padded = np.pad(before, margin, mode=numpys_name)  # type: ignore[call-overload]
         places = [(down, right) for down in range(2 * pixels + 1) for right in range(2 * pixels + 1)]
         assert any(np.array_equal(after, padded[d : d + height, r : r + width]) for d, r in places)
+
+
+@given(data=st.data(), images=batches)
+def test_pictures_are_moved_and_what_comes_in_is_mirrored(data: st.DataObject, images: Array) -> None:
+    _, height, width, _ = images.shape
+    down, right = (data.draw(st.integers(1 - size, size - 1)) for size in (height, width))
+    padded = np.pad(images, ((0, 0), (height - 1,) * 2, (width - 1,) * 2, (0, 0)), mode="reflect")
+    top, left = height - 1 - down, width - 1 - right
+    result = moved(frozen(images), down, right)
+    np.testing.assert_array_equal(result, padded[:, top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize(("down", "right"), [(3, 0), (-3, 0), (0, 4), (0, -4)])
+def test_pictures_are_not_moved_out_of_sight(down: int, right: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot move pictures of 3x4 by {down} and {right} pixels"):
+        moved(np.zeros((1, 3, 4, 1)), down, right)
 
 
 def test_every_shift_is_equally_likely() -> None:

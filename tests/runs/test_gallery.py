@@ -38,7 +38,7 @@ def test_every_wrong_picture_is_seen_and_their_number_is_bounded(shape: tuple[in
         x, np.arange(N) % 2, x, np.arange(N) % 2, value_range=255, classes=["straße", "猫" * 60]
     )
     wrong = [Wrong(N - 1 - k, 1, 0, 0.9) for k in range(N)]
-    scores = Scores(N, 1.0, 0.0, None, np.zeros((2, 2)), np.zeros((N, 2)))
+    scores = Scores(N, 1.0, 0.0, None, None, np.zeros((2, 2)), np.zeros((N, 2)))
     sheet = opened(gallery_png(dataset, scores, wrong))
     assert sheet.width == MARGIN + ACROSS * (CELL + MARGIN)
     grey = np.asarray(sheet.convert("L"))
