@@ -38,6 +38,7 @@ class TrainConfig(Variations):
             linear ``warmup`` (fraction of all steps).
         label_smoothing: see :mod:`stg_np.ops.losses`. clip_norm: longest gradient.
         seed: of the parameters, the order, the augmentation and the validation split.
+        patience: stop after so many epochs in which the validation accuracy did not rise; 0: never.
     """
 
     epochs: int = 10
@@ -49,10 +50,11 @@ class TrainConfig(Variations):
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
     seed: int = 0
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.group_size) < 1:
-            raise ValueError("epochs, batch_size and group_size must be at least 1")
+        if min(self.epochs, self.batch_size, self.group_size, self.patience + 1) < 1:
+            raise ValueError("epochs, batch_size and group_size must be at least 1, and patience at least 0")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a fraction of the training below 1, got {self.warmup}")
         if self.schedule not in SCHEDULES:
@@ -103,6 +105,7 @@ class TrainState(NamedTuple):
     correct: Array  # pictures of the epoch called right
     bad_step: Array  # the first step whose gradient or update was not finite; −1: none
     best_accuracy: float  # the best validation accuracy of any epoch
+    improved_at: int = 0  # the step after which that last rose
 
 
 class Record(NamedTuple):
@@ -150,11 +153,10 @@ def prepare(
     With an ``rng`` they are varied first, as the config says; then ``numbers`` (B,) are those of the training pictures,
     and the epoch is counted from 0.
     """
-    config = run.config
     if rng is None:
         return to_device(normalise(pictures, *run.scaling), run.device)
-    when = {"epoch": epoch, "epochs": config.epochs, "seed": config.seed}
-    return to_device(varied(pictures, rng, config, run.scaling, numbers=numbers, **when), run.device)
+    when = {"epoch": epoch, "epochs": run.config.epochs, "seed": run.config.seed}
+    return to_device(varied(pictures, rng, run.config, run.scaling, numbers=numbers, **when), run.device)
 
 
 def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> LossAndGrad:
@@ -189,7 +191,7 @@ def train_step(run: Run, now: TrainState, batch: Array, engine: Engine) -> Train
         grads = clip_by_norm(result.grads, run.config.clip_norm)
         rate, kept = rate_at(run, now.step), result.state.values()
         params, moments, good = update(grads, now.moments, now.params, rate, each=engine.map, also=kept)
-    return TrainState(
+    return now._replace(
         params=params,
         state={name: xp.where(good, array, now.state[name]) for name, array in result.state.items()},
         moments=moments,
@@ -197,7 +199,6 @@ def train_step(run: Run, now: TrainState, batch: Array, engine: Engine) -> Train
         loss_sum=now.loss_sum + result.loss,
         correct=now.correct + result.correct,
         bad_step=xp.where(good | (now.bad_step >= 0), now.bad_step, now.step + 1),
-        best_accuracy=now.best_accuracy,
     )
 
 
@@ -227,8 +228,8 @@ def fit(
         TrainingError: at the first record after a step, or of a loss, that was not finite.
     """
     now = initial_state(run) if start is None else start
-    steps = run.steps_per_epoch
-    while now.step < run.config.epochs * steps:
+    steps, config = run.steps_per_epoch, run.config
+    while now.step < steps * min(config.epochs, now.improved_at // steps + (config.patience or config.epochs)):
         epoch, first = divmod(now.step, steps)
         order = stream(run, "order", epoch).permutation(len(run.train.labels))
         began = perf_counter()
@@ -258,7 +259,9 @@ def end_of_epoch(run: Run, last: Record, engine: Engine) -> Record:
         refuse_divergence(loss, f"after step {now.step}")
     zero = 0 * now.loss_sum
     is_best = score is not None and score >= now.best_accuracy  # of equal ones the later: it has learned longer
-    now = now._replace(loss_sum=zero, correct=zero, best_accuracy=max(score or 0.0, now.best_accuracy))
+    improved_at = now.step if score is None or score > now.best_accuracy else now.improved_at
+    best = max(score or 0.0, now.best_accuracy)
+    now = now._replace(loss_sum=zero, correct=zero, best_accuracy=best, improved_at=improved_at)
     return last._replace(kind="epoch", validation_loss=loss, validation_accuracy=score, is_best=is_best, now=now)
 
 

@@ -202,6 +202,33 @@ def test_a_record_every_ten_steps_unless_told_otherwise() -> None:
     assert [(record.kind, record.step) for record in found] == [("step", 10), ("step", 20), ("step", 21), ("epoch", 21)]
 
 
+@pytest.mark.parametrize(
+    ("patience", "trained"), [(0, 6), (1, 2), (2, 5), (3, 6)], ids=["never", "at once", "after two", "too late"]
+)
+def test_patience_ends_a_training_that_learns_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, patience: int, trained: int
+) -> None:
+    scores = iter([0.5, 0.5, 0.7, 0.6, 0.7, 0.7])  # the same accuracy again is no better one
+    monkeypatch.setattr("stg_np.train.accuracy", lambda *_: (1.0, next(scores)))
+    epochs = [record for record in records(make_run(epochs=6, patience=patience)) if record.kind == "epoch"]
+    assert len(epochs) == trained
+    with Threads(1) as engine:
+        assert list(fit(make_run(epochs=trained, patience=patience), engine, start=epochs[-1].now)) == []
+
+
+def test_patience_is_counted_on_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    monkeypatch.setattr("stg_np.train.accuracy", lambda *_: (1.0, next(scores)))
+    run = make_run(epochs=6, patience=2)
+    with Threads(1) as engine:
+        stopped = next(record for record in fit(run, engine, log_every=1) if record.step == 5)  # in the second epoch
+        assert [record.step for record in fit(run, engine, start=stopped.now) if record.kind == "epoch"] == [6, 9]
+
+
+def test_patience_waits_for_nothing_where_no_pictures_are_held_out() -> None:
+    assert records(make_run(validation=0, patience=1))[-1].epoch == 2
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rate_rises_and_falls_and_is_never_zero(schedule: str) -> None:
     run = make_run(epochs=20, schedule=schedule, warmup=0.25)

@@ -59,7 +59,7 @@ def bits(now: TrainState) -> dict[str, bytes]:
         "loss_sum": now.loss_sum,
         "correct": now.correct,
         "bad_step": now.bad_step,
-        "counters": np.array([now.step, now.best_accuracy]),
+        "counters": np.array([now.step, now.best_accuracy, now.improved_at]),
     }
     return {name: to_host(array).tobytes() for name, array in arrays.items()}
 

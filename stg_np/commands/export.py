@@ -15,7 +15,7 @@ from stg_np.commands import OK, UsageError
 from stg_np.commands.options import add_checkpoint, load_checkpoint
 from stg_np.foreign import showable
 from stg_np.runs.archive import write_atomically
-from stg_np.runs.checkpoint import Stored
+from stg_np.runs.checkpoint import Stored, counters_of
 
 ABOUT = "write the parameters as a .safetensors file"
 EPILOG = """\
@@ -81,5 +81,5 @@ def named_arrays(stored: Stored) -> dict[str, Array]:
 
 def metadata(stored: Stored) -> dict[str, str]:
     """The description of the run, entry by entry as JSON."""
-    described = stored.about.as_table() | {"step": stored.now.step, "best_accuracy": stored.now.best_accuracy}
+    described = stored.about.as_table() | counters_of(stored.now)
     return {name: json.dumps(value) for name, value in described.items()}

@@ -77,6 +77,8 @@ def add_options(parser: Any) -> None:
     how.add_argument("--learning-rate", type=positive, metavar="X", help="the highest of the schedule")
     seed = "of parameters, order, augmentation, split (default: 0)"
     how.add_argument("--seed", type=whole(0), metavar="N", help=seed)
+    patience = "stop when the validation accuracy has not risen for so many epochs (0: never)"
+    how.add_argument("--patience", type=whole(0), metavar="N", help=patience)
     where = parser.add_argument_group("where")
     where.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
     exclusive = where.add_mutually_exclusive_group()
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             return stop.exit_code
         for failed in experiment.write_results(tested, scores):
             complain(f"note: {failed}")
-        lines = closing_lines(experiment, tested, scores)
+        lines = [*told_of_patience(experiment, step), *closing_lines(experiment, tested, scores)]
         if not (say("\n".join(lines)) and heard):
             note(lines[-1])  # the result, where the rest has no reader
     return OK
@@ -209,6 +211,15 @@ def heading(experiment: Experiment, engine: Engine) -> str:
         until = "until this run has ended" if old.is_unedited(begun=False) else "and stay: not all is a run's"
         lines.append(f"replaced: {', '.join(old.present())}; they lie in {old.path} {until}")
     return "\n".join(lines)
+
+
+def told_of_patience(experiment: Experiment, step: int) -> list[str]:
+    """A line where the training ended before its last epoch."""
+    run = experiment.run
+    if step >= run.config.epochs * run.steps_per_epoch:
+        return []
+    epoch, patience = step // run.steps_per_epoch, run.config.patience
+    return [f"stopped after epoch {epoch} of {run.config.epochs}: no better validation accuracy for {patience} epochs"]
 
 
 def closing_lines(experiment: Experiment, tested: Stored, scores: Scores) -> list[str]:

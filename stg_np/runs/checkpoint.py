@@ -38,10 +38,11 @@ class Counters:
 
     step: int
     best_accuracy: float
+    improved_at: int = 0
 
     def __post_init__(self) -> None:
-        if self.step < 0 or not 0 <= self.best_accuracy <= 1:
-            raise ValueError("step and best_accuracy are out of range")
+        if not 0 <= self.improved_at <= self.step or not 0 <= self.best_accuracy <= 1:
+            raise ValueError("step, best_accuracy or improved_at is out of range")
 
 
 def save(path: Path, about: About, now: TrainState) -> None:
@@ -50,7 +51,12 @@ def save(path: Path, about: About, now: TrainState) -> None:
     Raises:
         CheckpointError: if it cannot be written; an older file there is untouched.
     """
-    archive.save(path, arrays_of(now), about.as_table() | {"step": now.step, "best_accuracy": now.best_accuracy})
+    archive.save(path, arrays_of(now), about.as_table() | counters_of(now))
+
+
+def counters_of(now: TrainState) -> dict[str, Any]:
+    """What a header says of a state: its :class:`Counters`."""
+    return {field.name: getattr(now, field.name) for field in fields(Counters)}
 
 
 def arrays_of(now: TrainState) -> dict[str, Array]:
@@ -88,14 +94,13 @@ def load(path: Path, device: str | None = None) -> Stored:
     device = about.device if device is None else device
     arrays = {name: to_device(array, device) for name, array in archive.load(path, expected).items()}
     now = blank._replace(
+        **vars(counters),
         params=blank.params.with_flat(arrays["params"]),
         state={name: arrays[f"state/{name}"] for name in blank.state},
         moments={name: arrays[f"moments/{name}"] for name in blank.moments},
-        step=counters.step,
         loss_sum=arrays["loss_sum"],
         correct=arrays["correct"],
         bad_step=arrays["bad_step"],
-        best_accuracy=counters.best_accuracy,
     )
     return Stored(about, now)
 

@@ -40,7 +40,7 @@ from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, in
 VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
 
-SETTINGS = ("epochs", "seed", "batch_size", "learning_rate")
+SETTINGS = ("epochs", "seed", "batch_size", "learning_rate", "patience")
 """What may differ from the preset. The learning rate is that of the matrices; the others follow in proportion."""
 
 Split = Literal["default", "random"]
@@ -235,6 +235,8 @@ def make_run(
     folder = RunFolder(folder_path(out, name))
     refuse_loss(folder, overwrite)
     config = with_settings(PRESETS[name].config, settings)
+    if final and config.patience:
+        raise RunError("--final holds no pictures out, and --patience looks at them: leave one of both out")
     split_seed = config.seed if split == "random" else None
     data = data or PRESETS[name].data
     if size is not None and not is_own(data):

@@ -46,7 +46,7 @@ def test_a_checkpoint_holds_everything(stored: Path) -> None:
     now = trained_state()
     about, found = load(stored)
     assert about == ABOUT
-    assert (found.step, found.best_accuracy) == (now.step, now.best_accuracy)
+    assert (found.step, found.best_accuracy, found.improved_at) == (now.step, now.best_accuracy, now.improved_at)
     before, after = arrays_of(now), arrays_of(found)
     assert before.keys() == after.keys() > {"params", "loss_sum", "correct", "bad_step"}
     for name, array in before.items():
@@ -102,7 +102,8 @@ def test_a_forged_entry_is_one_sentence(stored: Path, section: str, name: str, v
 
 
 @pytest.mark.parametrize(
-    "name", ["step", "best_accuracy", "version", "preset", "final", "device", "data", "model", "training"]
+    "name",
+    ["step", "best_accuracy", "improved_at", "version", "preset", "final", "device", "data", "model", "training"],
 )
 @pytest.mark.parametrize("value", [None, [], "x", -0.5, {"x": 1}])
 def test_a_forged_section_is_one_sentence(stored: Path, name: str, value: object) -> None:

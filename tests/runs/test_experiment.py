@@ -212,7 +212,7 @@ def test_the_best_of_another_run_is_not_tested_as_this_ones(other: dict[str, Any
 def test_the_best_of_an_earlier_epoch_is_not_the_best() -> None:
     finish(make_run("small"))
     about, now = checkpoint.load(Path("runs/small/best.npz"))
-    checkpoint.save(Path("runs/small/best.npz"), about, now._replace(step=0, best_accuracy=0.0))
+    checkpoint.save(Path("runs/small/best.npz"), about, now._replace(step=0, best_accuracy=0.0, improved_at=0))
     with pytest.raises(RunError, match="not of the run"), resume_run("runs/small") as experiment:
         experiment.chosen()
 

@@ -31,7 +31,7 @@ def test_every_parameter_and_the_description_are_read_back(stg: Stg) -> None:
         assert read[name].dtype == np.float32
         np.testing.assert_array_equal(read[name], array)
     about = json.loads(json.dumps(stored.about.as_table()))
-    assert described == about | {"step": stored.now.step, "best_accuracy": stored.now.best_accuracy}
+    assert described == about | {name: getattr(stored.now, name) for name in ("step", "best_accuracy", "improved_at")}
 
 
 def test_nothing_is_replaced_unless_asked(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
