@@ -769,11 +769,16 @@ def test_data_of_a_users_own_from_training_to_predicting(stg: Stg, tmp_path: Pat
     assert "broken.png" in result.err
     assert "on own (fingerprint " in result.out
     assert checkpoint.load(Path("run/best.npz")).about.model.input_shape == (6, 5, 1)
-    # goes on and is tested from wherever, without being told where the data are
+    # from where it was trained it finds the data by their name; from elsewhere it is told where they are
+    assert "on own (fingerprint " in stg("eval", "run/best.npz").out
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
-    assert stg("train", "--resume", "--out", "../run").code == 0
-    assert "on own (fingerprint " in stg("eval", "../run/best.npz").out
+    for arguments in (["train", "--resume", "--out", "../run"], ["eval", "../run/best.npz"]):
+        result = stg(*arguments)
+        assert_one_sentence(result, "own", "--data")
+        assert "on own (fingerprint " in stg(*arguments, "--data", "../own").out.splitlines()[-1]
+    for file in Path("../run").iterdir():  # nothing of this machine goes with a model
+        assert str(tmp_path).encode() not in file.read_bytes()
     answer = json.loads(stg("predict", "../run", "../own/test/light/0.png", "--json").out)[0]["classes"]
     assert {entry["class"] for entry in answer} == {"dark", "light"}
     os.chdir(tmp_path)

@@ -20,13 +20,13 @@ from stg_np.commands.options import (
     load_checkpoint,
     refuse_sheet,
 )
-from stg_np.data import Dataset, full_name
-from stg_np.data import load as load_data
+from stg_np.data import Dataset
 from stg_np.engine import Threads
 from stg_np.evaluate import f1_per_class, one_vs_rest_accuracy, precision_per_class, recall_per_class
 from stg_np.foreign import showable
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About
+from stg_np.runs.experiment import data_of
 from stg_np.runs.scores import Scores, score
 from stg_np.streams import complain
 from stg_np.strict_json import to_json
@@ -75,10 +75,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_sheet(args.gallery, "--gallery")
     path, stored = load_checkpoint(args.checkpoint, device)
     about = stored.about
-    same_data = args.data is None or full_name(args.data) == about.data.name
-    split_seed = about.data.split_seed if same_data else None  # without it the test would not be the test
-    shape = about.model.input_shape
-    dataset = load_data(args.data or about.data.name, args.data_dir, split_seed=split_seed, size=shape)
+    dataset = data_of(about, args.data, args.data_dir)
     complain_of_damaged(dataset.damaged)
     with Threads(count) as engine:
         scores = score(stored, dataset, engine)

@@ -15,7 +15,7 @@ from stg_np.backend import Array
 from stg_np.commands import OK, checked_device, complain_of_damaged
 from stg_np.commands.options import add_data_dir, add_device, add_workers, height_and_width, positive, whole
 from stg_np.commands.progress import Progress
-from stg_np.data import SOURCES
+from stg_np.data import SOURCES, is_own
 from stg_np.engine import Engine, Threads
 from stg_np.evaluate import recall_per_class
 from stg_np.presets import PRESETS
@@ -92,7 +92,8 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
-    where = [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
+    where = ["--data", args.data] if args.data and is_own(args.data) else []
+    where += [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
     begun = experiment_of(args)
     complain_of_damaged(begun.dataset.damaged)
     with StopSignals() as stop, begun as experiment:

@@ -30,10 +30,10 @@ __all__ = [
     "data_home",
     "fetch",
     "find",
-    "full_name",
     "is_own",
     "list_datasets",
     "load",
+    "portable_name",
     "random_split",
     "source",
     "verify",
@@ -97,9 +97,16 @@ def is_own(name: str) -> bool:
     return name not in SOURCES and any(module.accepts(Path(name).expanduser()) for module in OWN_SOURCES)
 
 
-def full_name(name: str) -> str:
-    """What a run writes down: the name of a data set as it is, a path so that it is found from everywhere."""
-    return os.path.abspath(Path(name).expanduser()) if is_own(name) else name
+def portable_name(name: str) -> str:
+    """What a run writes down: the name of a data set as it is; of data of the user's own no more than it must.
+
+    That is the way from the working folder, ``./data/pets``, or ``./pets`` where they lie elsewhere: what the folders
+    of this machine are called is nobody's business, and no help on another.
+    """
+    if not (is_own(name) or os.path.isabs(name)):
+        return name
+    path, here = Path(os.path.abspath(Path(name).expanduser())), Path.cwd()
+    return f"./{path.relative_to(here).as_posix() if here in path.parents else path.name}"
 
 
 class DatasetRow(NamedTuple):
@@ -130,7 +137,7 @@ def load(
     Raises:
         DataError: if the name is unknown, the data are not there, or a file is not what it should be.
     """
-    if is_own(name) or os.path.isabs(name):
+    if is_own(name) or name.startswith("./") or os.path.isabs(name):
         return _load_own(name, data_dir, split_seed, size)
     module = source(name)
     if split_seed is not None and module.INFO.official_split:
@@ -148,12 +155,12 @@ def _load_own(
     module = next((module for module in OWN_SOURCES if module.accepts(path)), None)
     if module is None:
         raise DataError(
-            f"{path} is neither a folder of pictures nor an .npz file: check the path, or say where it has moved to "
-            "with --data-dir"
+            f"{path} is neither a folder of pictures nor an .npz file: check the path, or say with --data where your "
+            "pictures are"
         )
     with one_sentence("read"):
         dataset = module.load(path, size)
-    dataset = replace(dataset, name=full_name(name) if data_dir is None else name)
+    dataset = replace(dataset, name=portable_name(name))
     if split_seed is None:
         return dataset
     if not dataset.split:

@@ -22,7 +22,7 @@ import numpy as np
 
 import stg_np
 from stg_np.backend import array_module, to_host
-from stg_np.data import Dataset, full_name, is_own, load, source
+from stg_np.data import Dataset, is_own, load, portable_name, random_split, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.divergence import refuse_divergence, refuse_infinite_state
 from stg_np.engine import Engine
@@ -279,21 +279,38 @@ def resume_run(
             f"there is no run to resume in {folder.path}: begin one without --resume, or name its --out"
         )
     about, now = checkpoint.load(folder.last, device)
-    if said.get("data") is not None:
-        said["data"] = full_name(said["data"])
+    data = said.pop("data", None)
+    if data is not None and not (is_own(data) and about.data.name.startswith("./")):
+        said["data"] = portable_name(data)  # of a user's own it is not the name that counts, but what they are
     refuse_changes(folder, about, said)
     folder.check_config(about)
-    shape = about.model.input_shape
-    dataset = load(about.data.name, data_dir, split_seed=about.data.split_seed, size=shape)
+    dataset = data_of(about, data, data_dir)
     train, validation, facts = examples(dataset, about.training.seed, about.final, about.data.split_seed)
     if facts != about.data:
         raise RunError(
             f"{folder.path} was trained on {about.data.label} with the fingerprint {about.data.fingerprint}, and these "
-            f"files have {dataset.fingerprint}: name the folder of the same files with --data-dir"
+            f"files have {dataset.fingerprint}: name the same files with --data or --data-dir"
         )
     about = replace(about, device=device or about.device)
     run = Run(about.model, about.training, train, validation, facts.scaling, about.device)
     return Experiment(run, about, dataset, folder, now, resumed=True)
+
+
+def data_of(about: About, data: str | None = None, data_dir: str | PathLike[str] | None = None) -> Dataset:
+    """The data set that a run learned from, with the same split, wherever its files are now; or other data.
+
+    ``data``: a name or a path; None: as the run has written it down. Pictures are taken at the model's size.
+
+    Raises:
+        DataError: if the data cannot be had.
+    """
+    dataset = load(data or about.data.name, data_dir, size=about.model.input_shape)
+    if dataset.fingerprint == about.data.fingerprint:
+        dataset = replace(dataset, name=about.data.name, flip=about.data.flip)
+    elif data is not None:
+        return dataset
+    seed = about.data.split_seed
+    return dataset if seed is None else random_split(dataset, seed)  # without it the test would not be the test
 
 
 def chosen_preset(preset: str | None, data: str | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stg_np.data import DataError, Dataset, full_name, is_own, load
+from stg_np.data import DataError, Dataset, is_own, load, portable_name
 from tests.data.conftest import one_sentence
 
 KINDS = {"cat": (250, 40, 40), "dog": (40, 40, 250)}
@@ -103,11 +103,12 @@ def test_the_fingerprint_follows_files_and_classes() -> None:
 
 def test_a_folder_that_has_moved_is_read_under_its_name() -> None:
     draw("pets", 5)
-    name, before = full_name("pets"), load("pets")
+    name, before = portable_name("pets"), load("pets")
+    assert before.name == name
     Path("pets").rename("animals")
     after = load(name, "animals")
     assert (after.name, after.fingerprint, after.label) == (before.name, before.fingerprint, before.label)
-    assert "moved to with --data-dir" in one_sentence(lambda: load(name))
+    assert "say with --data" in one_sentence(lambda: load(name))
     assert "neither a folder" in one_sentence(lambda: load(name, "nowhere"))
 
 
@@ -234,6 +235,17 @@ def test_archives_that_are_none_are_one_sentence() -> None:
     with zipfile.ZipFile("long.npz", "w") as archive, archive.open("x.npy", "w") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
     assert "not as long as it says" in one_sentence(lambda: Dataset.load("long.npz"))
+
+
+def test_what_is_written_down_belongs_to_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("data/pets").mkdir(parents=True)
+    here = Path.cwd()
+    names = ["data/pets", "./data/pets/", str(here / "data/pets"), "data/../data/pets"]
+    assert {portable_name(name) for name in names} == {"./data/pets"}
+    assert portable_name("digits") == "digits"
+    assert portable_name(".") == f"./{here.name}"
+    monkeypatch.chdir("data/pets")
+    assert {portable_name(name) for name in ("..", str(here / "data"))} == {"./data"}
 
 
 def test_names_of_data_sets_come_before_folders() -> None:
