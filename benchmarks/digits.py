@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from stg_np.bench.tables import document, facts_list, section, table
 from stg_np.data import load
 from stg_np.machine import describe
+from stg_np.tables import document, facts_list, section, table
 
 ABOUT = """There are 360 test pictures, so one is 0.28 points. `stg-np train` holds out a tenth of the training pictures
 and tests the epoch that does best on them; with `--final` all are trained on, as the other methods do, and the last

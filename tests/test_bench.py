@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stg_np.bench import suite, tables
+from stg_np import tables
+from stg_np.bench import suite
 from stg_np.bench.cases import SIZES, Case, ConvCase, LayerCase, StepCase, from_json, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate

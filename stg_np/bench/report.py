@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from stg_np.bench.growth import FITTED
 from stg_np.bench.subjects import OURS, SUBJECTS
-from stg_np.bench.tables import document, facts_list, milliseconds, section, table, with_range
 from stg_np.runs.plots import png
+from stg_np.tables import document, facts_list, milliseconds, section, table, with_range
 
 HOW = (
     "Float32, forward and backward. Everybody runs in a process of its own on the same number of threads and takes "

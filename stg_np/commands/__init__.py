@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "stg_np.commands.export",
     "gradcheck": "stg_np.commands.gradcheck",
     "data": "stg_np.commands.data",
+    "compare": "stg_np.commands.compare",
     "bench": "stg_np.commands.bench",
     "summary": "stg_np.commands.summary",
     "info": "stg_np.commands.info",

@@ -55,7 +55,9 @@ class ImageSTG:
         sweeping: numbers of the layers, from 1, whose memory sweeps; in the others it lasts for one step.
         directions: how many of right, left, down, up. join: ``quarters`` or ``sum``.
         louder: whether what comes into a slow memory is scaled up. diagonal: diagonal or full gates.
-        slope: w_i at the start; with 1.7, i ⊙ z is nearly the GELU of z. update_bias, output_bias: b_u and b_o.
+        slope: w_i at the start; with 1.7, i ⊙ z is nearly the GELU of z.
+        input_bias, update_bias, output_bias: b_i, b_u and b_o at the start. A gate that starts at 40 is 1 and stays so
+            in float32, where σ(40) = 1 and its slope is 0.
         length: where not 0, the time scales of the memories at the start are log-uniform from 2 to it instead.
         head_scale: factor of the pooled features. norm_rate: of the running statistics, per step.
 
@@ -76,6 +78,7 @@ class ImageSTG:
     louder: bool = False
     diagonal: bool = True
     slope: float = 1.7
+    input_bias: float = 0.0
     update_bias: float = 2.0
     output_bias: float = 2.0
     length: float = 0.0
@@ -174,7 +177,7 @@ class ImageSTG:
             kernel = layout.shapes[f"{name}.W"]
             W = rng.uniform(-1, 1, kernel) / np.sqrt(prod(kernel[:3]))
             dirac(W[..., -H:])  # the candidate's window
-            b = np.repeat([0, self.update_bias, self.output_bias, 0.0], H)
+            b = np.repeat([self.input_bias, self.update_bias, self.output_bias, 0.0], H)
             if self.length and self.spec(name).kind.sweep is not STILL:
                 b[H : 2 * H] = draw_update_biases(rng, H, self.length)
             w = np.repeat([self.slope, 0.0, 0.0], H) if self.is_diagonal(name) else None

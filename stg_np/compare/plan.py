@@ -1,0 +1,179 @@
+"""Comparisons: models × seeds from a short list, trained alike, with the spread of what comes out.
+
+A list is a TOML file (:data:`BUNDLED` holds those of the package)::
+
+    about = "what the sweep is worth"
+    preset = "cifar10-fast"
+    seeds = [0, 1, 2]
+    pictures = 20000                    # to train on; left out: all
+    set.training.epochs = 3             # for everybody
+    [[entry]]
+    name = "as it is"
+    [[entry]]
+    name = "no sweep"
+    set.model.sweeping = []
+
+What is measured are the pictures that each seed holds out of the training pictures; with ``on = "test"`` nothing is
+held out and the test pictures are measured, which is for a last look. An entry with ``of`` is not trained: it is the
+trained network of another entry with something of the model changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from stg_np.foreign import parse_toml, read_limited, showable
+from stg_np.presets import PRESETS
+from stg_np.runs.description import from_table, plain
+from stg_np.spelling import did_you_mean
+
+BUNDLED = Path(__file__).parent / "lists"
+"""The lists of the package, ``NAME.toml``."""
+LARGEST_LIST = 10**6
+"""Bytes of a list."""
+
+MadeT = TypeVar("MadeT")
+
+
+class ComparisonError(Exception):
+    """A list that cannot be understood, or results that are not its own; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a comparison.
+
+    Attributes:
+        name: as it stands in the table.
+        set: what differs from the preset, ``model`` and ``training``, by the names of a run's ``config.toml``.
+        preset: another than that of the list. of: the entry whose trained networks this one tests.
+    """
+
+    name: str
+    set: dict[str, Any] = field(default_factory=dict)
+    preset: str = ""
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A list, as it was read; see the top of this module.
+
+    Attributes:
+        about: what is compared, the title of the report. preset: of every entry that names no other.
+        data: empty: that of the preset. seeds: of the draws and of the pictures held out; all for each entry.
+        pictures: to train on, as many of each class; 0: all. on: what is measured. set: changes for every entry.
+    """
+
+    about: str
+    preset: str
+    entries: tuple[Entry, ...] = ()
+    data: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    pictures: int = 0
+    on: Literal["validation", "test"] = "validation"
+    set: dict[str, Any] = field(default_factory=dict)
+
+    def preset_of(self, entry: Entry) -> str:
+        """The name of the preset that an entry begins from."""
+        return self.tested_by(entry).preset or self.preset
+
+    def tested_by(self, entry: Entry) -> Entry:
+        """The entry whose training it is: its own, or the one that ``of`` names."""
+        return next((other for other in self.entries if other.name == entry.of), entry)
+
+    def changes_of(self, entry: Entry) -> list[dict[str, Any]]:
+        """What differs from the preset, the later over the earlier."""
+        return [self.set, self.tested_by(entry).set, entry.set]
+
+
+def hint(said: str, names: Any) -> str:
+    """``: did you mean …?``, or nothing."""
+    found = did_you_mean(said, list(names))
+    return f": {found}" if found else f": use one of {', '.join(names)}"
+
+
+def bundled() -> list[str]:
+    """The names of the lists of the package."""
+    return sorted(path.stem for path in BUNDLED.glob("*.toml"))
+
+
+def read_comparison(name: str | PathLike[str]) -> Comparison:
+    """A list of the package by its name, or a file.
+
+    Raises:
+        ComparisonError: if there is none, or it cannot be understood.
+    """
+    path = BUNDLED / f"{name}.toml" if str(name) in bundled() else Path(name)
+    try:
+        table = parse_toml(read_limited(path, LARGEST_LIST))
+        entries = table.pop("entry", [])
+        if not isinstance(entries, list):
+            raise ValueError("entry: write [[entry]], with two brackets")
+        made = tuple(from_table(Entry, entry) for entry in entries)
+        return checked(replace(from_table(Comparison, table), entries=made))
+    except FileNotFoundError:
+        raise ComparisonError(
+            f"there is no comparison {showable(name)}{hint(str(name), bundled())}, or a .toml file of your own"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ComparisonError(f"{showable(path)} is no list to compare by: {showable(error)}") from None
+
+
+def checked(comparison: Comparison) -> Comparison:
+    """The comparison, if its parts fit together.
+
+    Raises:
+        ValueError: if not; the message says what does not.
+    """
+    names = [entry.name for entry in comparison.entries]
+    if not names or not comparison.seeds:
+        raise ValueError("it needs an [[entry]] and a seed")
+    if len(set(names)) < len(names) or len(set(comparison.seeds)) < len(comparison.seeds):
+        raise ValueError("two entries have one name, or a seed stands there twice")
+    if comparison.pictures < 0 or min(comparison.seeds) < 0:
+        raise ValueError("pictures and seeds are at least 0")
+    trained = [entry.name for entry in comparison.entries if not entry.of]
+    for entry in comparison.entries:
+        preset = comparison.preset_of(entry)
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset {showable(preset, 60)!r}{hint(preset, PRESETS)}")
+        if entry.of and entry.of not in trained:
+            raise ValueError(f"{showable(entry.of, 60)!r} is no entry that is trained{hint(entry.of, trained)}")
+        if unknown := {*entry.set, *comparison.set} - {"model", "training"}:
+            raise ValueError(f"set.{showable(min(unknown), 60)} is neither set.model nor set.training")
+        if entry.of and "training" in entry.set:
+            raise ValueError(f"{showable(entry.name, 60)!r} is not trained, so set.training says nothing")
+    return comparison
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with changes at any depth; where they name another kind, the whole of what is there is replaced."""
+    result = dict(table)
+    for name, change in changes.items():
+        old = result.get(name)
+        if (
+            isinstance(old, dict)
+            and isinstance(change, dict)
+            and change.get("kind", old.get("kind")) == old.get("kind")
+        ):
+            result[name] = merged(old, change)
+        else:
+            result[name] = change
+    return result
+
+
+def with_changes(value: MadeT, *changes: Mapping[str, Any]) -> MadeT:
+    """A model or a configuration with some of its fields changed, by their names in ``config.toml``.
+
+    Raises:
+        ValueError: naming a field that is unknown, or of the wrong type, or out of range.
+    """
+    table: Mapping[str, Any] = {name: part for name, part in plain(value).items() if name != "kind"}
+    for change in changes:
+        table = merged(table, change)
+    return from_table(type(value), table)

@@ -1,0 +1,225 @@
+"""The trainings of a comparison: what is done already is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import stg_np
+from stg_np.compare.plan import Comparison, ComparisonError, Entry, with_changes
+from stg_np.data import Dataset, load
+from stg_np.data.augment import validation_split
+from stg_np.divergence import refuse_infinite_state
+from stg_np.engine import Engine
+from stg_np.evaluate import accuracy, predict_logits
+from stg_np.foreign import parse_json, read_limited, showable
+from stg_np.presets import PRESETS
+from stg_np.runs import checkpoint
+from stg_np.runs.archive import write_atomically
+from stg_np.runs.description import About
+from stg_np.runs.experiment import examples
+from stg_np.strict_json import to_json
+from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare
+
+RESULTS = "results.jsonl"
+LARGEST_FILE = 10**8
+"""Bytes of results."""
+
+
+class Result(NamedTuple):
+    """What came out of one entry with one seed.
+
+    ``training_loss`` and ``training_accuracy`` are those of the last epoch, on varied pictures; ``seconds`` those of
+    the training, all None where there was none; ``multiply_adds`` of one picture, forward; ``what``: see
+    :attr:`Job.what`.
+    """
+
+    entry: str
+    seed: int
+    what: str
+    accuracy: float
+    loss: float
+    training_loss: float | None
+    training_accuracy: float | None
+    seconds: float | None
+    parameters: int
+    multiply_adds: int
+
+
+class Told(NamedTuple):
+    """Where a comparison stands: ``done`` of ``total`` results, and the latest record of the training that goes on."""
+
+    entry: str
+    seed: int
+    done: int
+    total: int
+    record: Record | None = None
+    result: Result | None = None
+
+
+def described(comparison: Comparison, entry: Entry, seed: int, dataset: Dataset) -> tuple[Run, About]:
+    """The training of an entry with a seed.
+
+    Raises:
+        ComparisonError: if its changes do not fit the preset, or the preset the data.
+    """
+    preset = PRESETS[comparison.preset_of(entry)]
+    changes = comparison.changes_of(entry)
+    try:
+        model = preset.make_model(dataset.shape, len(dataset.classes))
+        model = with_changes(model, *(change.get("model", {}) for change in changes))
+        config = with_changes(preset.config, *(change.get("training", {}) for change in changes))
+    except ValueError as error:
+        raise ComparisonError(f"{showable(entry.name, 60)!r} cannot be made: {showable(error)}") from None
+    config = replace(config, seed=seed, flip=config.flip and dataset.flip)
+    final = comparison.on == "test"
+    train, held_out, facts = examples(dataset, seed, final, None)
+    if final:
+        held_out = Examples(dataset.test_images, dataset.test_labels)
+    about = About(stg_np.__version__, comparison.preset_of(entry), final, "cpu", facts, model, config)
+    return Run(model, config, fewer(train, comparison.pictures, seed), held_out, facts.scaling), about
+
+
+def fewer(examples: Examples, count: int, seed: int) -> Examples:
+    """About ``count`` of the examples, drawn by the seed, of each class its share; all of them where count is 0."""
+    total = len(examples.labels)
+    if not 0 < count < total:
+        return examples
+    _, chosen = validation_split(examples.labels, count / total, seed)
+    return Examples(examples.images[chosen], examples.labels[chosen])
+
+
+class Job(NamedTuple):
+    """An entry with a seed: what is trained, or tested."""
+
+    entry: Entry
+    seed: int
+    run: Run
+    about: About
+
+    @property
+    def what(self) -> str:
+        """A digest of everything that the result depends on."""
+        said = to_json({"about": self.about.as_table(), "pictures": len(self.run.train.labels), "of": self.entry.of})
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def state(self, folder: Path) -> Path:
+        """The file of its state, a checkpoint like any other."""
+        return folder / f"state-{self.what}.npz"
+
+
+def compare(
+    comparison: Comparison,
+    engine: Engine,
+    folder: Path,
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    told: Callable[[Told], None] = lambda _: None,
+) -> list[Result]:
+    """Train and measure every entry with every seed; what the folder holds already is not done again.
+
+    Seed by seed, so that a comparison which is stopped half-way has compared something. Each result is written as soon
+    as it is there, and the state of a training after each epoch: the same call goes on where another was stopped.
+
+    Args:
+        comparison: the list. engine: who does the work, entered. folder: of results and states.
+        data_dir: where the data lie. told: what is to be told meanwhile.
+
+    Raises:
+        ComparisonError: if an entry cannot be made. DataError: if the data cannot be had.
+        TrainingError: if a training diverges. CheckpointError: if something cannot be read or written.
+    """
+    dataset = load(comparison.data or PRESETS[comparison.preset].data, data_dir)
+    jobs = [
+        Job(entry, seed, *described(comparison, entry, seed, dataset))
+        for seed in comparison.seeds
+        for entry in sorted(comparison.entries, key=lambda entry: bool(entry.of))
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {result.what: result for result in results_in(folder)}
+    trained = {(job.entry.name, job.seed): job for job in jobs}
+    results: list[Result] = []
+    for job in jobs:
+        standing = Told(job.entry.name, job.seed, len(results), len(jobs))
+        result = known.get(job.what)
+        if result is None:
+            if job.entry.of:
+                of = trained[job.entry.of, job.seed]
+                result = measured(job, checkpoint.load(of.state(folder)).now, engine)
+            else:
+                result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
+            append(folder, result)
+        results.append(result._replace(entry=job.entry.name))
+        told(standing._replace(done=len(results), result=result))
+    return results
+
+
+def pass_on(told: Callable[[Told], None], standing: Told, record: Record) -> None:
+    """Tell of a record, and where it stands."""
+    told(standing._replace(record=record))
+
+
+def trained_and_measured(job: Job, folder: Path, engine: Engine, told: Callable[[Record], None]) -> Result:
+    """The result of a training, from its first epoch or from the last one that was saved."""
+    run, path = replace(job.run, validation=None), job.state(folder)
+    now = initial_state(run)
+    if path.exists():
+        stored = checkpoint.load(path)
+        now = stored.now if stored.about == job.about else now
+    first, began, last = now.step, perf_counter(), None
+    for record in fit(run, engine, start=now):
+        told(record)
+        if record.kind == "epoch":
+            refuse_infinite_state(checkpoint.arrays_of(record.now).values(), record.step)
+            checkpoint.save(path, job.about, record.now)
+            now, last = record.now, record
+    steps = run.config.epochs * run.steps_per_epoch
+    seconds = (perf_counter() - began) * steps / max(steps - first, 1)  # the earlier part at the pace of this one
+    result = measured(job, now, engine)
+    if last is not None:
+        result = result._replace(training_loss=last.loss, training_accuracy=last.accuracy, seconds=seconds)
+    return result
+
+
+def measured(job: Job, now: TrainState, engine: Engine) -> Result:
+    """The result of a state on the pictures that its training has not seen."""
+    model, seen = job.run.model, job.run.validation
+    if now.params.layout != model.layout():
+        raise ComparisonError(
+            f"{showable(job.entry.name, 60)!r} has other parameters than {job.entry.of!r:.60}: it cannot test those"
+        )
+    assert seen is not None
+    logits = predict_logits(model, now.params, now.state, seen.images, engine, partial(prepare, job.run))
+    loss, share = accuracy(logits, seen.labels)
+    multiply_adds = sum(part.multiply_adds for part in model.parts(now.params))
+    return Result(
+        job.entry.name, job.seed, job.what, share, loss, None, None, None, now.params.flat.size, multiply_adds
+    )
+
+
+def append(folder: Path, result: Result) -> None:
+    """One line more in ``results.jsonl``, whole or not at all."""
+    lines = [to_json(each._asdict()) for each in [*results_in(folder), result]]
+    write_atomically(folder / RESULTS, ("\n".join(lines) + "\n").encode())
+
+
+def results_in(folder: Path) -> list[Result]:
+    """The results that a folder holds.
+
+    Raises:
+        ComparisonError: if its file is no list of results.
+    """
+    try:
+        lines = read_limited(folder / RESULTS, LARGEST_FILE).splitlines()
+        return [Result(**parse_json(line)) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, OSError) as error:
+        path = showable(folder / RESULTS)
+        raise ComparisonError(f"{path} is no list of results: {showable(error)}: name another folder") from None
