@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
             if news.result is not None:
                 results.append(news.result)
                 write_atomically(folder / "report.md", report(comparison, results, label, command).encode())
-                write_atomically(folder / "report.png", picture(comparison, results))
 
         with Threads(args.workers) as engine:
             compare(comparison, engine, folder, data_dir=args.data_dir, told=told)
+        write_atomically(folder / "report.png", picture(comparison, results))
     except ComparisonError as error:
         raise UsageError(str(error)) from None
     say(report(comparison, results, label, command).rstrip())

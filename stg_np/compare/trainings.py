@@ -141,17 +141,22 @@ def compare(
         for seed in comparison.seeds
         for entry in sorted(comparison.entries, key=lambda entry: bool(entry.of))
     ]
+    trained = {(job.entry.name, job.seed): job for job in jobs}
+    for job in jobs:
+        of = job.entry.of
+        if of and job.run.model.layout() != trained[of, job.seed].run.model.layout():
+            name, of = showable(job.entry.name, 60), showable(of, 60)
+            raise ComparisonError(f"{name!r} has other parameters than {of!r}: it cannot test those")
     folder.mkdir(parents=True, exist_ok=True)
     known = {result.what: result for result in results_in(folder)}
-    trained = {(job.entry.name, job.seed): job for job in jobs}
     results: list[Result] = []
     for job in jobs:
         standing = Told(job.entry.name, job.seed, len(results), len(jobs))
         result = known.get(job.what)
         if result is None:
             if job.entry.of:
-                of = trained[job.entry.of, job.seed]
-                result = measured(job, checkpoint.load(of.state(folder)).now, engine)
+                state = trained[job.entry.of, job.seed].state(folder)
+                result = measured(job, checkpoint.load(state).now, engine)
             else:
                 result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
             append(folder, result)
@@ -190,11 +195,7 @@ def trained_and_measured(job: Job, folder: Path, engine: Engine, told: Callable[
 def measured(job: Job, now: TrainState, engine: Engine) -> Result:
     """The result of a state on the pictures that its training has not seen."""
     model, seen = job.run.model, job.run.validation
-    if now.params.layout != model.layout():
-        raise ComparisonError(
-            f"{showable(job.entry.name, 60)!r} has other parameters than {job.entry.of!r:.60}: it cannot test those"
-        )
-    assert seen is not None
+    assert seen is not None  # there are always pictures to measure on
     logits = predict_logits(model, now.params, now.state, seen.images, engine, partial(prepare, job.run))
     loss, share = accuracy(logits, seen.labels)
     multiply_adds = sum(part.multiply_adds for part in model.parts(now.params))
