@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array, get_xp
 from stg_np.gradcheck.compare import Claim, Finding, compare, relative_error
 from stg_np.gradcheck.point import Backward, Forward, Point
-from stg_np.gradcheck.report import GradientError, Report, Status
+from stg_np.gradcheck.report import SEVERITY, GradientError, Report, Status
 from stg_np.gradcheck.tree import Tree, entry_name, largest, leaves, rebuild
 
 JACOBIAN_LIMIT = 200  # inputs and outputs, each: up to here every entry is checked unless the caller says otherwise
@@ -18,6 +19,7 @@ LOCATE_LIMIT = 500  # entries of a wrong argument that are tried one by one to n
 SAME = 1e-10  # what is computed twice from equal numbers agrees to this (a GPU may add in another order)
 FLOAT32_TOLERANCE = 1e-4
 COMPLEX_STEP = 1e-30
+DECADES = 6  # in each group of sizes that are compared together: a thousand times the typical one, or a thousandth
 
 
 def check_pair(
@@ -30,6 +32,7 @@ def check_pair(
     directions: int = 3,
     eps: float = 1e-3,
     tolerance: float = 1e-8,
+    constant: Collection[str] = (),
     jacobian: bool | None = None,
     complex_step: bool = False,
     float32: bool = True,
@@ -43,41 +46,59 @@ def check_pair(
             Options go in through :func:`functools.partial`; random numbers must be the same in every call.
         backward: called as ``backward(doutputs, cache)``, doutputs shaped like outputs; returns the gradients of
             the inputs in their order (a tuple) or by name (a mapping); for one input also its gradient alone.
-            None for a whole argument declares it constant; integer arrays need no gradient.
+            Every floating-point input has a gradient; integer arrays need none.
         inputs: arguments by name: arrays, named tuples of arrays, :class:`Params`, or None. Leaves are named by
             dots, ``params.W``. Floating-point arrays are taken to float64, with their memory order kept.
         name: of the pair in the report; by default the forward's.
         seed: of the directions and of ``doutputs``.
         directions: how many, over all inputs and over each argument.
-        eps: the step h. Where the check fails, or is not far below its tolerance, a tenth and a hundredth of it are
-            tried too: that walks away from a kink nearby, and cannot make a wrong gradient right.
+        eps: the step h; of an input x beyond 100, h |x| / 100. Where the check fails, or is not far below its
+            tolerance, a tenth, a hundredth and a thousandth of it are tried too: that walks away from a kink nearby,
+            and cannot make a wrong gradient right.
         tolerance: the bar for the error.
+        constant: names of inputs, or of leaves of them, that have no gradient; the report lists them as not checked.
         jacobian: compare every derivative one by one (None: if the shapes are small).
         complex_step: also compare with Im f(x + ih)/h, exact where the forward is analytic; says where it is not.
         float32: also compare with the gradient computed in float32 (at 1e-4), which must stay float32.
-        reusable_cache: False for a forward that writes its cache into a workspace which its next call overwrites.
+        reusable_cache: False for a forward that writes its cache into a workspace, or into its object, which its
+            next call overwrites.
         locate: whether to try the entries of a wrong argument one by one, to name the worst in the report.
 
     Raises:
         TypeError: if an input is not an array, or the inputs mix array libraries.
+        ValueError: if an option is out of range, or ``constant`` names no input.
     """
-    if directions < 1:
-        raise ValueError(f"directions must be at least 1, got {directions}")
+    require_options(inputs, directions, eps, tolerance)
     name = name or getattr(forward, "__name__", "pair").removesuffix("_forward")
     check = Check(np.random.default_rng(seed), directions, eps, tolerance, LOCATE_LIMIT if locate else 0)
     try:
-        point = Point(forward, backward, inputs)
+        point = Point(forward, backward, inputs, constant=constant)
         check.contract(point, jacobian)
         check.every_direction(point)
         if complex_step and not check.failures:
             check.against_complex_step(point)
         if float32 and not check.failures:
-            check.against_float32(point, Point(forward, backward, inputs, np.float32))
+            check.against_float32(point, lambda: Point(forward, backward, inputs, np.float32, constant))
         if reusable_cache:
-            check.cache_is_untouched(point, "after other forward passes: it keeps values outside its cache")
+            check.cache_is_untouched(
+                point,
+                "after other forward passes: it keeps values outside its cache, in its object or a workspace "
+                "(reusable_cache=False, if it should)",
+            )
     except GradientError as broken:
-        check.failures.append(("wrong", str(broken)))
+        check.failures.append((broken.status, str(broken)))
     return check.report(name)
+
+
+def require_options(inputs: Any, directions: int, eps: float, tolerance: float) -> None:
+    """Raise TypeError or ValueError for what no check can be made with."""
+    if not isinstance(inputs, Mapping) or not all(isinstance(name, str) for name in inputs):
+        raise TypeError(f'inputs are a mapping of arguments by name, {{"x": x}}, not {type(inputs).__name__}')
+    if directions < 1:
+        raise ValueError(f"directions must be at least 1, got {directions}")
+    for option, value in {"eps": eps, "tolerance": tolerance}.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{option} must be between 0 and 1, got {value}")
 
 
 def check_gradient(
@@ -95,9 +116,10 @@ def check_gradient(
     True
     """
 
+    @wraps(value_and_gradients)
     def forward(**arguments: Tree) -> tuple[Array, Tree]:
-        value, gradients = value_and_gradients(**arguments)
-        array = next(array for array in leaves(arguments).values() if array.dtype.kind in "fc")
+        value, gradients = value_and_cache(value_and_gradients(**arguments))
+        array = next((array for array in leaves(arguments).values() if array.dtype.kind in "fc"), np.zeros(()))
         return get_xp(array).asarray(value, dtype=array.dtype), gradients
 
     def backward(dvalue: Array, gradients: Tree) -> Tree:
@@ -105,6 +127,19 @@ def check_gradient(
 
     options.setdefault("name", getattr(value_and_gradients, "__name__", "gradient"))
     return check_pair(forward, backward, inputs, **options)
+
+
+def value_and_cache(returned: Any) -> tuple[Any, Tree]:
+    """What a function for :func:`check_gradient` returned.
+
+    Raises:
+        GradientError: if it is not a number and its gradients.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise GradientError(f"the function returns (loss, gradients); this returned {type(returned).__name__}")
+    if size := getattr(returned[0], "ndim", 0):
+        raise GradientError(f"the loss is one number, not an array of {size} axes: sum it, or take its mean")
+    return returned
 
 
 class Check:
@@ -124,17 +159,29 @@ class Check:
     def contract(self, point: Point, jacobian: bool | None) -> None:
         """Every backward pass that is needed, before another forward could touch a cache in a workspace."""
         m = point.values.size
-        self.projections = [self.rng.standard_normal(m) for _ in range(self.directions)]
-        self.gradients = [point.pull(u) for u in self.projections]
-        self.skipped, self.names = point.skipped, point.checked()
-        self.entries = sum(point.theta[point.places[key]].size for key in self.names)
+        self.names, self.skipped, self.entries = list(point.places), point.skipped, point.theta.size
+        self.projections = self.rng.standard_normal((self.directions, m))
+        self.gradients = np.stack([point.pull(u) for u in self.projections])
         self.cache_is_untouched(point, "at once: it writes into its cache")
         if jacobian is None:
             jacobian = max(m, self.entries) <= JACOBIAN_LIMIT
         if jacobian and m:
             self.jacobian = np.stack([point.pull(u) for u in np.eye(m)])
         if not same(point.evaluate(point.theta), point.values):
-            raise GradientError("forward gave other outputs for the same inputs: fix the seed of what it draws")
+            raise GradientError(
+                "forward gave other outputs for the same inputs: fix the seed of what it draws in each call"
+            )
+        self.by_size(point)
+
+    def by_size(self, point: Point) -> None:
+        """Part the projections by the size of the outputs, so that a large output cannot hide a small one."""
+        slope = point.push(point.direction(self.rng, self.names), self.eps)
+        groups = groups_of(np.abs(slope.central), slope.noise + slope.unseen)
+        self.rows, self.row_gradients = self.projections, self.gradients
+        if len(groups) > 1:
+            point.renew()
+            self.rows = np.concatenate([np.where(group, self.projections, 0.0) for group in groups])
+            self.row_gradients = np.stack([point.pull(u) for u in self.rows])
 
     def cache_is_untouched(self, point: Point, when: str) -> None:
         """The backward is a function of doutputs and cache, and changes neither."""
@@ -143,105 +190,146 @@ class Check:
 
     def every_direction(self, point: Point) -> None:
         """Random directions over all inputs and over each; then entry by entry what is small or wrong."""
-        groups = {"(all)": self.names} | {key: [key] for key in self.names}
-        failed: dict[str, tuple[Status, str]] = {}
-        for group, names in groups.items():
-            for u, gradient in zip(self.projections, self.gradients):
-                v = point.direction(self.rng, names)
-                part = np.concatenate([np.empty(0), *(gradient[point.places[key]] for key in names)])
-                norm, entries = np.array([np.linalg.norm(part)]), np.array([max(part.size, 1)])
-                claim = Claim(u[None], np.array([gradient @ v]), norm, entries)
-                found = compare(point, v, claim, self.eps, self.tolerance)
+        failed: dict[str, Failure] = {}
+        for group, names in ({"(all)": self.names} | {key: [key] for key in self.names}).items():
+            entries = np.concatenate([np.arange(point.places[key].start, point.places[key].stop) for key in names])
+            parts = [entries] if group == "(all)" else self.parts_by_size(point, entries)
+            for part in parts * self.directions:
+                found = self.along(point, part, entries)
                 self.record(group, found.error)
                 if found.status != "ok":
-                    failed[group] = (found.status, found.text(f"a direction over {group}", self.tolerance))
+                    text = f"a direction over {group}{found.text}"
+                    failed[group] = worse(failed.get(group), Failure(found.status, text, found.rows))
         for key in self.names:
-            located = self.every_entry(point, key) if self.jacobian is not None or key in failed else None
+            located = None
+            if self.jacobian is not None or key in failed:
+                located = self.every_entry(point, key, failed[key].rows if key in failed else [0])
             if located or key in failed:
-                self.failures.append(located or failed[key])
+                self.failures.append((located or failed[key])[:2])
         if "(all)" in failed and not self.failures:
-            self.failures.append(failed["(all)"])
+            self.failures.append(failed["(all)"][:2])
 
-    def every_entry(self, point: Point, key: str) -> tuple[Status, str] | None:
-        """Compare the derivatives by one input entry by entry: of each output, or of the projected outputs."""
+    def along(self, point: Point, entries: Array, whole: Array) -> Finding:
+        """Compare along one random direction over some entries of θ, which are a part of those of an argument."""
+        v = np.zeros(point.theta.size)
+        v[entries] = self.rng.standard_normal(entries.size)
+        v = point.scaled(v)
+        own, norm = self.norms(point.unit, entries, whole)
+        claim = Claim(self.rows, self.row_gradients @ v, norm, np.full(len(norm), entries.size), own)
+        return compare(point, v, claim, self.eps, self.tolerance)
+
+    def norms(self, unit: Array, part: Array, whole: Array) -> tuple[Array, Array]:
+        """‖g‖ of every row over a part of the entries, and the norm that their error is relative to.
+
+        That is the norm over all entries and outputs, unless larger ones would hide these: then their own, or at
+        least 1 an entry, the order of right inputs (what is smaller by many powers of ten may be all rounding).
+        """
+        own = np.linalg.norm((self.row_gradients * unit)[:, part], axis=1)
+        all_of_it = np.linalg.norm((self.gradients * unit)[:, whole], axis=1)
+        all_of_it = np.tile(all_of_it, len(own) // self.directions)
+        return own, np.minimum(np.maximum(own, part.size**0.5), np.maximum(all_of_it, own))
+
+    def parts_by_size(self, point: Point, entries: Array) -> list[Array]:
+        """The entries of an argument, parted by the size of their gradients: a large one hides no small one."""
+        sizes = np.abs(self.row_gradients * point.unit)[:, entries]
+        largest_of_row = sizes.max(1, keepdims=True)
+        shares = np.divide(sizes, largest_of_row, out=np.zeros_like(sizes), where=largest_of_row > 0)
+        return [entries[group] for group in groups_of(shares.max(0))]
+
+    def every_entry(self, point: Point, key: str, rows: list[int]) -> Failure | None:
+        """Compare the derivatives by one input entry by entry: of each output, or of the projections ``rows``."""
         place = point.places[key]
         if self.jacobian is not None:
             projections, analytic = np.eye(point.values.size), self.jacobian[:, place]
             groups = list(point.output_places.values())
         else:
-            projections, analytic = self.projections[0][None], self.gradients[0][None, place]
+            rows = [row for row in rows if row % self.directions == rows[0] % self.directions]  # parts of one
+            projections = self.rows[rows].sum(0, keepdims=True)
+            analytic = self.row_gradients[rows].sum(0, keepdims=True)[:, place]
             groups = [slice(0, 1)]
+        unit, size = point.unit[place], analytic.shape[1]
         norm, entries = np.zeros(len(projections)), np.ones(len(projections))
         for group in groups:  # each output array against its own size
-            norm[group], entries[group] = np.linalg.norm(analytic[group]), max(analytic[group].size, 1)
-        size = analytic.shape[1]
+            norm[group], entries[group] = np.linalg.norm(analytic[group] * unit), max(analytic[group].size, 1)
         tried = size if self.jacobian is not None else min(size, self.locate_limit)
         columns = np.linspace(0, size - 1, tried, dtype=int).tolist()
         numeric, bad = np.full(analytic.shape, np.nan), dict[int, Finding]()
         for column in columns:
             v = np.zeros(point.theta.size)
-            v[place.start + column] = 1.0
-            claim = Claim(projections, analytic[:, column], norm, entries)
-            found = compare(point, v, claim, self.eps, self.tolerance)
-            numeric[:, column] = found.numeric
+            v[place.start + column] = unit[column]
+            claim = Claim(projections, analytic[:, column] * unit[column], norm, entries, np.zeros_like(norm))
+            found = compare(point, v, claim, self.eps, self.tolerance, unit[column])
+            numeric[:, column] = found.numeric / unit[column]
             self.record(key, found.error)
             if found.status != "ok":
                 bad[column] = found
         if not bad:
             return None
-        worst = max(bad, key=lambda column: (bad[column].status == "wrong", bad[column].error))
+        worst = min(bad, key=lambda column: (SEVERITY.index(bad[column].status), -bad[column].error))
         found = bad[worst]
         output = "loss" if self.jacobian is None else point.name_of_output(found.row)
-        text = found.text(f"∂{output}/∂{entry_name(key, point.shapes[key], worst)}", self.tolerance)
+        text = f"∂{output}/∂{entry_name(key, point.shapes[key], worst)}{found.text}"
         if found.status == "wrong":
             weights = np.ones(1) if self.jacobian is None else self.projections[0]
             shape = point.shapes[key]
             hint = likely_error((weights @ analytic).reshape(shape), (weights @ numeric).reshape(shape), list(bad))
             text += f"; {len(bad)} of {len(columns)} entries of {key} are wrong{hint}"
-        return found.status, text
+        return Failure(found.status, text, found.rows)
 
     def against_complex_step(self, point: Point) -> None:
         """Im f(θ + ihv) / h has no subtraction, so no rounding: exact where the forward is analytic."""
-        v, u, g = point.direction(self.rng, self.names), self.projections[0], self.gradients[0]
+        v = point.direction(self.rng, self.names)
         try:
-            exact = float(u @ np.imag(point.evaluate(point.theta + 1j * COMPLEX_STEP * v))) / COMPLEX_STEP
+            slope = np.imag(point.evaluate(point.theta + 1j * COMPLEX_STEP * v)) / COMPLEX_STEP
         except (TypeError, np.exceptions.ComplexWarning) as refusal:
             self.failures.append(("not analytic", f"complex step: the forward refuses complex numbers: {refusal}"))
             return
-        norm, difference = np.array([np.linalg.norm(g)]), np.array([abs(exact - g @ v)])
-        error = float(relative_error(difference, norm, max(self.entries, 1), 0.0, self.tolerance)[0])
-        self.record("(complex step)", error)
-        if not error <= self.tolerance:
-            text = f"complex step gives {exact:.8g}, differences and the backward {g @ v:.8g}: the forward is not "
-            self.failures.append(("not analytic", text + "analytic (abs, sign, a comparison, .real, a real cast)"))
+        exact, analytic = self.rows @ slope, self.row_gradients @ v
+        norm = np.linalg.norm(self.row_gradients * point.unit, axis=1)
+        errors = relative_error(np.abs(exact - analytic), norm, self.entries, 0.0, self.tolerance)
+        self.record("(complex step)", float(errors.max()))
+        if not (errors <= self.tolerance).all():
+            row = int(np.argmax(errors))
+            text = f"complex step gives {exact[row]:.8g}, differences and the backward {analytic[row]:.8g}: the forward"
+            self.failures.append(
+                ("not analytic", f"{text} is not analytic (abs, sign, a comparison, .real, a real cast)")
+            )
 
-    def against_float32(self, point: Point, single: Point) -> None:
+    def against_float32(self, point: Point, make_single: Callable[[], Point]) -> None:
         """Differences in float32 say little; its analytic gradient must be the float64 one, to its own rounding."""
-        u, reference = self.projections[0], self.gradients[0]
-        gradient = single.pull(u)
-        least = 0.01 * float(np.linalg.norm(u * point.values))  # a gradient near zero is all rounding
+        advice = "float32=False leaves this comparison out"
+        try:
+            with np.errstate(all="ignore"):  # what overflows is not finite, and that is told
+                single = make_single()
+                gradients = np.stack([single.pull(u) for u in self.rows])
+        except GradientError as broken:
+            raise GradientError(f"in float32: {broken} ({advice})") from None
+        except Exception as error:
+            said = f"in float32 the code raises {type(error).__name__}: {error} (if it is for float64 only, {advice})"
+            raise GradientError(said) from error
+        least = 0.01 * np.linalg.norm(self.rows * point.values, axis=1)  # a gradient near zero is all rounding
         for key in self.names:
-            part = reference[point.places[key]]
-            difference = float(np.linalg.norm(gradient[point.places[key]] - part))
-            scale = max(float(np.linalg.norm(part)), least)
-            error = difference / scale if difference else 0.0
-            self.record("(float32)", error)
-            if not error <= FLOAT32_TOLERANCE:
-                text = f"the float32 gradient of {key} differs from the float64 one by {error:.1e} of its norm"
-                self.failures.append(("wrong", f"{text} (tolerance {FLOAT32_TOLERANCE:.1e})"))
+            part = np.arange(point.places[key].start, point.places[key].stop)
+            _, norm = self.norms(np.ones_like(point.unit), part, part)
+            differences = np.linalg.norm((gradients - self.row_gradients)[:, part], axis=1)
+            for difference, scale in zip(differences, np.maximum(norm, least)):
+                share = float(difference / scale) if difference else 0.0
+                self.record("(float32)", share)
+                if not share <= FLOAT32_TOLERANCE:
+                    text = f"the float32 gradient of {key} differs from the float64 one by {share:.1e} of its norm"
+                    self.failures.append(("wrong", f"{text} (tolerance {FLOAT32_TOLERANCE:.1e}; {advice})"))
+                    return
 
     def record(self, key: str, error: float) -> None:
         """Keep the worst error of an argument."""
         self.errors[key] = float(np.maximum(self.errors.get(key, 0.0), error))  # NaN stays
 
     def report(self, name: str) -> Report:
-        """Everything found; wrong outweighs a kink."""
-        order: tuple[Status, ...] = ("wrong", "kink", "not analytic")
-        status: Status = next((s for s in order if s in [found for found, _ in self.failures]), "ok")
+        """Everything found, the gravest as its status."""
         compared = [error for key, error in self.errors.items() if key not in ("(float32)", "(complex step)")]
         return Report(
             name,
-            status,
+            min((status for status, _ in self.failures), key=SEVERITY.index, default="ok"),
             error=float(np.max(compared)) if compared else float("nan"),
             tolerance=self.tolerance,
             step=self.eps,
@@ -253,9 +341,34 @@ class Check:
         )
 
 
+class Failure(NamedTuple):
+    """What speaks against a pair, and the projections that show it."""
+
+    status: Status
+    text: str
+    rows: list[int]
+
+
+def worse(one: Failure | None, other: Failure) -> Failure:
+    """The graver of the two, the later if they are alike."""
+    return one if one is not None and SEVERITY.index(one.status) < SEVERITY.index(other.status) else other
+
+
+def groups_of(*sizes: Array) -> list[Array]:
+    """Masks of the entries whose sizes are alike (see DECADES); of most code all are, but for what is exactly 0."""
+    bins = []
+    for size in sizes:
+        typical = np.median(size[size > 0]) if (size > 0).any() else 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            powers = np.round(np.log10(size / typical) / DECADES)
+        bins.append(np.nan_to_num(powers, nan=99.0, posinf=99.0, neginf=-99.0))
+    kinds, found = np.unique(np.stack(bins), axis=1, return_inverse=True)
+    return [found.ravel() == kind for kind in range(kinds.shape[1])]
+
+
 def same(one: Array, other: Array) -> bool:
     """Whether two vectors hold what was computed twice from equal numbers."""
-    return bool(np.allclose(one, other, rtol=SAME, atol=SAME * largest(other)))
+    return bool(np.allclose(one, other, rtol=SAME, atol=SAME * min(1.0, largest(other))))
 
 
 def likely_error(analytic: Array, numeric: Array, bad: Sequence[int]) -> str:

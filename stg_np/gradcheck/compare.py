@@ -2,59 +2,64 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.gradcheck.point import Point
-from stg_np.gradcheck.report import Status
+from stg_np.gradcheck.point import BESIDE, ROUNDING, Point
+from stg_np.gradcheck.report import SEVERITY, Status
 
 KINK = 1e-4  # one-sided slopes that differ by more than this fraction are a kink: smooth code gives about h³
-ROUNDING = 10 * float(np.finfo(np.float64).eps)  # of one forward, relative to its largest output
+OWN = 1e-4  # of its own size, every single derivative is right to this, however large those beside it are
+PROVEN = 10.0  # a difference so many times what the stencil is unsure of is the backward's
+SEEN = 0.1  # of a derivative may be rounding; of more, nothing is known about it
+ZERO = 1e-2  # so much rounding hides a derivative that is claimed to be exactly 0
 
 
 class Claim(NamedTuple):
     """What the backward says of one direction, for k projections of the outputs.
 
-    ``norm`` and ``entries`` belong to the gradient g of which ``analytic`` is a component: ‖g‖, and how many it has.
+    ``norm`` and ``entries`` belong to the gradient g of which ``analytic`` is a component: ‖g‖, and how many it has;
+    ``own`` to the part of g whose entries are as large as these.
     """
 
     projections: Array  # (k, m)
     analytic: Array  # (k,), as the others
     norm: Array
     entries: Array
+    own: Array
+
+
+class Measured(NamedTuple):
+    """The differences of one step, for the k projections: (k,) each."""
+
+    step: float
+    numeric: Array
+    left: Array
+    right: Array
+    error: Array
+    noise: Array
+    unseen: Array
+    kink: Array
+    agrees: Array
 
 
 class Finding(NamedTuple):
-    """A claim beside what was measured."""
+    """A claim beside what was measured; of the worst projection, where nothing else is said."""
 
     status: Status
     error: float
     row: int  # the worst projection
-    numeric: Array
-    analytic: Array
-    left: Array
-    right: Array
-    step: float
-
-    def text(self, what: str, tolerance: float) -> str:
-        """The sentence of the report."""
-        numeric, analytic = self.numeric[self.row], self.analytic[self.row]
-        if self.status == "kink":
-            return (
-                f"{what} jumps from {self.left[self.row]:.4g} to {self.right[self.row]:.4g} within {self.step:.1e} "
-                f"(analytic {analytic:.4g}): a kink, no derivative here; choose other inputs"
-            )
-        return (
-            f"{what}: numeric {numeric:.8g}, analytic {analytic:.8g} "
-            f"(error {self.error:.1e}, step {self.step:.1e}, tolerance {tolerance:.1e})"
-        )
+    numeric: Array  # (k,), of all
+    text: str  # what is wrong, without the place
+    rows: list[int]  # all that have this status
 
 
-def smaller_and_smaller(eps: float) -> tuple[float, float, float]:
+def smaller_and_smaller(eps: float) -> tuple[float, ...]:
     """The steps that are tried."""
-    return eps, eps / 10, eps / 100
+    return eps, eps / 10, eps / 100, eps / 1000
 
 
 def relative_error(
@@ -67,36 +72,117 @@ def relative_error(
         return np.where(difference == 0, 0.0, difference * root / scale)
 
 
-def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float) -> Finding:
+def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, unit: float = 1.0) -> Finding:
     """Measure along v; with smaller steps as long as what differs may be the stencil's own error.
 
     The five-point stencil is off by f⁽⁵⁾h⁴/30: much, where the fifth derivative is large (deep recurrences, a norm
-    near zero), and ten thousand times less at a tenth of the step. A wrong gradient stays wrong at every step.
+    near zero), and ten thousand times less at a tenth of the step. A wrong gradient stays wrong at every step, and
+    the steps agree with one another; where they do not, nothing is decided. ``unit``: of what is told in the text.
     """
-    findings = []
+    measured: list[Measured] = []
+    done = np.zeros(len(claim.analytic), bool)
     for step in smaller_and_smaller(eps):
-        findings.append(at_one_step(point, v, claim, step, eps, tolerance))
-        if findings[-1].status == "ok" and findings[-1].error <= tolerance / 100:
+        measured.append(at_one_step(point, v, claim, step, eps, tolerance))
+        done |= measured[-1].agrees & (measured[-1].error <= tolerance / 100)
+        if done.all():
             break
-    right = [finding for finding in findings if finding.status == "ok"]
-    if right:
-        return min(right, key=lambda finding: finding.error)
-    first, last = findings[0], findings[-1]
-    return first if first.status == last.status == "wrong" else last
+    statuses = [status_of(row, measured, claim, tolerance) for row in range(len(done))]
+    errors = np.array([error_of(row, measured, claim.analytic[row], tolerance) for row in range(len(done))])
+    status = min(statuses, key=SEVERITY.index)
+    candidates = [row for row, found in enumerate(statuses) if found == status]
+    row = max(candidates, key=lambda row: (np.isnan(errors[row]), errors[row]))
+    text = "" if status == "ok" else text_of(row, status, measured, claim, tolerance, unit)
+    best = [chosen(row, measured) for row in range(len(done))]
+    numeric = np.array([measured[k].numeric[row] for row, k in enumerate(best)])
+    return Finding(status, float(errors.max(initial=0.0)), row, numeric, text, candidates)  # NaN stays
 
 
-def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, tolerance: float) -> Finding:
+def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, tolerance: float) -> Measured:
     """The claim beside the differences of one step."""
-    projections, analytic, norm, entries = claim
+    projections, analytic, norm, entries, own = claim
     slope = point.push(v, step)
     numeric, left, right = projections @ slope.central, projections @ slope.left, projections @ slope.right
-    noise = ROUNDING / step * np.sqrt(projections**2 @ slope.scale**2)
+    noise, unseen = (np.sqrt(projections**2 @ part**2) for part in (slope.noise, slope.unseen))
+    difference = np.abs(numeric - analytic)
     # the allowance for rounding stays that of eps: a smaller step must not loosen the bar
-    error = relative_error(np.abs(numeric - analytic), norm, entries, noise * (step / eps), tolerance)
+    error = relative_error(difference, norm, entries, noise * (step / eps), tolerance)
     low, high = np.minimum(left, right), np.maximum(left, right)
     slack = KINK * np.maximum(np.maximum(np.abs(low), np.abs(high)), norm / np.sqrt(entries)) + noise
     kink = (high - low > slack) & (low - slack <= analytic) & (analytic <= high + slack)
-    wrong = ~(error <= tolerance) & ~kink  # so that NaN is wrong
-    status: Status = "wrong" if wrong.any() else "kink" if kink.any() else "ok"
-    row = int(np.argmax(kink if status == "kink" else np.where(np.isnan(error), np.inf, error)))
-    return Finding(status, float(error.max(initial=0.0)), row, numeric, analytic, left, right, step)
+    size = np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), own / np.sqrt(entries))
+    allowed = OWN * size + noise * (step / eps) + ROUNDING * np.minimum(norm, BESIDE)  # the last: of the backward
+    agrees = (error <= tolerance) & (difference <= allowed) & ~kink  # NaN does not
+    return Measured(step, numeric, left, right, error, noise, unseen, kink, agrees)
+
+
+def status_of(row: int, measured: list[Measured], claim: Claim, tolerance: float) -> Status:
+    """What the steps together say of one projection."""
+    analytic = claim.analytic[row]
+    noise = min((at.noise[row] for at in measured if not np.isnan(at.noise[row])), default=np.inf)
+    if any(at.agrees[row] for at in measured):
+        hidden = noise > max(tolerance, SEEN * abs(analytic)) and (analytic != 0 or noise > ZERO)
+        return "undecided" if hidden else "ok"
+    if measured[-1].kink[row]:
+        return "kink"
+    for one, other in pairwise(at.numeric[row] for at in measured):
+        unsure = abs(one - other) + max(noise, measured[0].unseen[row])
+        if abs(other - analytic) > PROVEN * unsure:  # False with NaN
+            return "wrong"
+    return "undecided"
+
+
+def chosen(row: int, measured: list[Measured]) -> int:
+    """The step to tell of: the best of those that agree, else a kink at the last, else the first that is finite."""
+    agreeing = [k for k, at in enumerate(measured) if at.agrees[row]]
+    if agreeing:
+        return min(agreeing, key=lambda k: measured[k].error[row])
+    if measured[-1].kink[row]:
+        return len(measured) - 1
+    return next((k for k, at in enumerate(measured) if np.isfinite(at.numeric[row])), 0)
+
+
+def error_of(row: int, measured: list[Measured], analytic: float, tolerance: float) -> float:
+    """The error of one projection; of its own size where it is wrong, but lost beside others."""
+    at = measured[chosen(row, measured)]
+    if at.agrees[row] or at.kink[row] or not at.error[row] <= tolerance:
+        return float(at.error[row])
+    numeric = at.numeric[row]
+    return float(abs(numeric - analytic) / max(abs(numeric), abs(analytic)))
+
+
+def text_of(row: int, status: Status, measured: list[Measured], claim: Claim, tolerance: float, unit: float) -> str:
+    """What the report says after the place."""
+    at = measured[chosen(row, measured)]
+    numeric, analytic = at.numeric[row] / unit, claim.analytic[row] / unit
+    if status == "kink":
+        return (
+            f" jumps from {at.left[row] / unit:.4g} to {at.right[row] / unit:.4g} within {at.step:.1e} "
+            f"(analytic {analytic:.4g}): a kink, no derivative here; choose other inputs"
+        )
+    if status == "wrong":
+        error = error_of(row, measured, claim.analytic[row], tolerance)
+        return (
+            f": numeric {numeric:.8g}, analytic {analytic:.8g} "
+            f"(error {error:.1e}, step {at.step:.1e}, tolerance {tolerance:.1e})"
+        )
+    return undecided(row, measured, analytic, unit)
+
+
+def undecided(row: int, measured: list[Measured], analytic: float, unit: float) -> str:
+    """Why the differences decide nothing, and what helps."""
+    found = [at.numeric[row] / unit for at in measured]
+    rounding = max(measured[0].noise[row], measured[0].unseen[row]) / unit
+    if rounding > SEEN * abs(analytic):
+        return (
+            f": rounding hides it (numeric {found[0]:.8g} ± {rounding:.1e}, analytic {analytic:.8g}): the outputs are "
+            f"too large for it; use smaller ones (−1e4 masks as well as −1e12), or check them apart"
+        )
+    least = measured[-1].step
+    smaller = f"pass a smaller eps (eps={least:.0e})"
+    border = "the border of a domain (log, √, 1/x)"
+    if not np.isfinite(found).any():
+        return f": the forward is not finite {least:.0e} away from the inputs: {border}; move away, or {smaller}"
+    steps = ", ".join(f"{at.step:.0e}" for at in measured)
+    where = f": {border}, or a bend that is too sharp" if np.isfinite(found).all() else f": they cross {border}"
+    numbers = ", ".join(f"{number:.8g}" for number in found)
+    return f": the steps {steps} do not agree with one another ({numbers}; analytic {analytic:.8g}){where}; {smaller}"

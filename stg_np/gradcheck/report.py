@@ -8,19 +8,38 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-Status: TypeAlias = Literal["ok", "wrong", "kink", "not analytic"]
+Status: TypeAlias = Literal["ok", "wrong", "error", "not compared", "undecided", "kink", "not analytic"]
+
+SEVERITY: tuple[Status, ...] = ("wrong", "error", "not compared", "undecided", "kink", "not analytic", "ok")
+"""Of several findings the first of these is the report's."""
 
 
 class GradientError(AssertionError):
     """A backward that does not belong to its forward; the message is the report."""
 
+    status: Status = "wrong"
+
+
+class NotComparedError(GradientError):
+    """There is an argument of which nothing could be compared."""
+
+    status: Status = "not compared"
+
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found; ``print`` it, or :meth:`assert_ok` it in a test.
+    """What a check found; ``print`` it, ``assert`` it, or :meth:`assert_ok` it in a test: it is true if all is well.
 
-    ``kink`` means that the function has no derivative where it was asked (a ReLU at 0) and the analytic value lies
-    between the one-sided slopes: nothing is proved; choose other inputs. ``not analytic`` concerns the complex step.
+    ``ok`` means that every argument was compared, and that all of it agreed. Of the others only ``wrong`` speaks
+    against the backward:
+
+    * ``not compared``: an argument or the outputs hold nothing that has a derivative (integers, no entries).
+    * ``undecided``: the differences themselves are not good enough: the step leaves the domain of the forward, or the
+      forward bends too sharply for it, or rounding hides what is small. The report says what to change.
+    * ``kink``: the function has no derivative where it was asked (a ReLU at 0) and the analytic value lies between
+      the one-sided slopes; choose other inputs.
+    * ``not analytic`` concerns the complex step.
+    * ``error``: the code under test raised an exception (only ``stg-np gradcheck FILE.py`` reports that).
     """
 
     name: str
@@ -36,13 +55,17 @@ class Report:
     jacobian_entries: int = 0
     """How many derivatives were compared one by one."""
     skipped: tuple[str, ...] = ()
-    """Floating-point inputs that were *not* checked: None as gradient, or the role ``frozen``."""
+    """Floating-point inputs that were *not* checked, as their caller said: ``constant``, or the role ``frozen``."""
     failures: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every comparison passed."""
         return self.status == "ok"
+
+    def __bool__(self) -> bool:
+        """The same, so that ``assert check_pair(…)`` fails with the check."""
+        return self.ok
 
     def __str__(self) -> str:
         unchecked = f", not checked: {', '.join(self.skipped)}" if self.skipped else ""

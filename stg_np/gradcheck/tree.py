@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,10 +30,15 @@ def children(tree: Tree, name: str = "") -> list[tuple[str, Tree]] | None:
 
 def leaves(tree: Tree, name: str = "") -> dict[str, Any]:
     """The leaves of a tree by name, None left out."""
+    return {key: leaf for key, leaf in places_of(tree, name).items() if leaf is not None}
+
+
+def places_of(tree: Tree, name: str = "") -> dict[str, Any]:
+    """The leaves of a tree by name, None among them."""
     named = children(tree, name)
     if named is None:
-        return {} if tree is None else {name: tree}
-    return {key: leaf for child, value in named for key, leaf in leaves(value, child).items()}
+        return {name: tree}
+    return {key: leaf for child, value in named for key, leaf in places_of(value, child).items()}
 
 
 def rebuild(tree: Tree, leaf: Callable[[str, Any], Any], name: str = "") -> Tree:
@@ -50,10 +55,9 @@ def rebuild(tree: Tree, leaf: Callable[[str, Any], Any], name: str = "") -> Tree
     return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
 
 
-def differentiable(tree: Tree, name: str = "") -> dict[str, Array]:
-    """The leaves that have a gradient: floating-point numbers, except the entries of Params that are never updated."""
-    frozen = frozen_leaves(tree, name)
-    return {key: leaf for key, leaf in leaves(tree, name).items() if leaf.dtype.kind == "f" and key not in frozen}
+def floating(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Those of real floating-point numbers."""
+    return {key: array for key, array in arrays.items() if array.dtype.kind == "f"}
 
 
 def frozen_leaves(tree: Tree, name: str = "") -> set[str]:
@@ -62,6 +66,11 @@ def frozen_leaves(tree: Tree, name: str = "") -> set[str]:
         keys = (f"{name}.{entry.name}" for entry in tree.layout.entries if entry.role == "frozen")
         return {key.removeprefix(".") for key in keys}
     return {key for child, value in children(tree, name) or () for key in frozen_leaves(value, child)}
+
+
+def inside(key: str, names: Iterable[str]) -> bool:
+    """Whether a leaf is one of the names, or lies in the container of that name."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in names)
 
 
 def places(arrays: Mapping[str, Array]) -> dict[str, slice]:
