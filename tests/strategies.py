@@ -47,6 +47,8 @@ class STMSizes(NamedTuple):
 
 
 STM_SIZES = st.builds(STMSizes, EMPTY_B, T, D, H)
+FULL_STM_SIZES = st.builds(STMSizes, B, T, D, H)
+"""For checks of gradients, which are of something."""
 
 
 class Arrays:

@@ -21,8 +21,8 @@ from stg_np.stm import STMParams, init_stm, stm_entries
 from tests.contract import hold_to_contract, leaves
 from tests.strategies import (
     ARRAYS,
-    EMPTY_B,
     FLOAT64_ARRAYS,
+    FULL_STM_SIZES,
     SEEDS,
     STM_SIZES,
     Arrays,
@@ -173,7 +173,7 @@ def test_constant_gates_are_a_linear_filter(seed: int, b: int, t: int, h: int) -
 
 @pytest.mark.numbers
 @examples(0.4)
-@given(draw=FLOAT64_ARRAYS, sizes=STM_SIZES, form=FORMS, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, sizes=FULL_STM_SIZES, form=FORMS, seed=SEEDS)
 def test_gradient_of_the_layer(device: str, draw: Arrays, sizes: STMSizes, form: Form, seed: int) -> None:
     x, m_0, params = form.draw(draw.on(device), sizes)
     pair = with_params(form.forward, form.backward)
@@ -194,7 +194,7 @@ def test_every_entry_of_the_jacobian(device: str, recurrent: bool, diagonal: boo
 
 @pytest.mark.numbers
 @examples(0.2)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, h=H, diagonal=st.booleans(), seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, h=H, diagonal=st.booleans(), seed=SEEDS)
 def test_gradient_of_preactivations(device: str, draw: Arrays, b: int, h: int, diagonal: bool, seed: int) -> None:
     params = draw.on(device).stm(1, h, recurrent=False, diagonal=diagonal)
 
@@ -209,7 +209,7 @@ def test_gradient_of_preactivations(device: str, draw: Arrays, b: int, h: int, d
 
 @pytest.mark.numbers
 @examples(0.2)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, h=H, phi_z=ACTIVATIONS | st.just(SQUARE), seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, h=H, phi_z=ACTIVATIONS | st.just(SQUARE), seed=SEEDS)
 def test_gradient_of_gates(device: str, draw: Arrays, b: int, h: int, phi_z: Activation, seed: int) -> None:
     def forward(a: Array) -> tuple[stm.Gates, Any]:
         gates = stm.gates_forward(a, phi_z)
@@ -224,7 +224,7 @@ def test_gradient_of_gates(device: str, draw: Arrays, b: int, h: int, phi_z: Act
 
 @pytest.mark.numbers
 @examples(0.2)
-@given(draw=FLOAT64_ARRAYS, sizes=STM_SIZES, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, sizes=FULL_STM_SIZES, seed=SEEDS)
 def test_gradient_of_the_scan_and_of_one_update(device: str, draw: Arrays, sizes: STMSizes, seed: int) -> None:
     b, t, _, h = sizes
     u, v, m_0 = draw.on(device).uniform(0.05, 0.95, b, t, h), draw.normal(b, t, h), draw.normal(b, h)

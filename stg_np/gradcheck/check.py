@@ -10,7 +10,7 @@ import numpy as np
 
 from stg_np.backend import Array, get_xp
 from stg_np.gradcheck.compare import Claim, Finding, compare, relative_error
-from stg_np.gradcheck.point import Backward, Forward, Point
+from stg_np.gradcheck.point import BESIDE, ROUNDING, Backward, Forward, Point
 from stg_np.gradcheck.report import SEVERITY, GradientError, Report, Status
 from stg_np.gradcheck.tree import Tree, entry_name, largest, leaves, rebuild
 
@@ -215,7 +215,8 @@ class Check:
         v[entries] = self.rng.standard_normal(entries.size)
         v = point.scaled(v)
         own, norm = self.norms(point.unit, entries, whole)
-        claim = Claim(self.rows, self.row_gradients @ v, norm, np.full(len(norm), entries.size), own)
+        sizes = np.full(len(norm), entries.size)
+        claim = Claim(self.rows, self.row_gradients @ v, norm, sizes, own, self.rounding(point, self.rows))
         return compare(point, v, claim, self.eps, self.tolerance)
 
     def norms(self, unit: Array, part: Array, whole: Array) -> tuple[Array, Array]:
@@ -228,6 +229,13 @@ class Check:
         all_of_it = np.linalg.norm((self.gradients * unit)[:, whole], axis=1)
         all_of_it = np.tile(all_of_it, len(own) // self.directions)
         return own, np.minimum(np.maximum(own, part.size**0.5), np.maximum(all_of_it, own))
+
+    def rounding(self, point: Point, projections: Array) -> Array:
+        """What rounding may add to a gradient inside the backward, where terms of the usual size cancel."""
+        usual = float(np.linalg.norm(self.gradients * point.unit, axis=1).max())
+        outputs = np.linalg.norm(projections * point.values, axis=1)
+        rounding: Array = ROUNDING * np.minimum(BESIDE, np.maximum(usual, outputs))
+        return rounding
 
     def parts_by_size(self, point: Point, entries: Array) -> list[Array]:
         """The entries of an argument, parted by the size of their gradients: a large one hides no small one."""
@@ -251,13 +259,14 @@ class Check:
         norm, entries = np.zeros(len(projections)), np.ones(len(projections))
         for group in groups:  # each output array against its own size
             norm[group], entries[group] = np.linalg.norm(analytic[group] * unit), max(analytic[group].size, 1)
+        rounding = self.rounding(point, projections)
         tried = size if self.jacobian is not None else min(size, self.locate_limit)
         columns = np.linspace(0, size - 1, tried, dtype=int).tolist()
         numeric, bad = np.full(analytic.shape, np.nan), dict[int, Finding]()
         for column in columns:
             v = np.zeros(point.theta.size)
             v[place.start + column] = unit[column]
-            claim = Claim(projections, analytic[:, column] * unit[column], norm, entries, np.zeros_like(norm))
+            claim = Claim(projections, analytic[:, column] * unit[column], norm, entries, np.zeros_like(norm), rounding)
             found = compare(point, v, claim, self.eps, self.tolerance, unit[column])
             numeric[:, column] = found.numeric / unit[column]
             self.record(key, found.error)

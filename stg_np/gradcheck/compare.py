@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.gradcheck.point import BESIDE, ROUNDING, Point
+from stg_np.gradcheck.point import Point
 from stg_np.gradcheck.report import SEVERITY, Status
 
 KINK = 1e-4  # one-sided slopes that differ by more than this fraction are a kink: smooth code gives about h³
@@ -22,7 +22,7 @@ class Claim(NamedTuple):
     """What the backward says of one direction, for k projections of the outputs.
 
     ``norm`` and ``entries`` belong to the gradient g of which ``analytic`` is a component: ‖g‖, and how many it has;
-    ``own`` to the part of g whose entries are as large as these.
+    ``own`` to the part of g whose entries are as large as these. ``rounding``: what the backward's own may add.
     """
 
     projections: Array  # (k, m)
@@ -30,6 +30,7 @@ class Claim(NamedTuple):
     norm: Array
     entries: Array
     own: Array
+    rounding: Array
 
 
 class Measured(NamedTuple):
@@ -99,19 +100,19 @@ def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, 
 
 def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, tolerance: float) -> Measured:
     """The claim beside the differences of one step."""
-    projections, analytic, norm, entries, own = claim
+    projections, analytic, norm, entries, own, nothing = claim
     slope = point.push(v, step)
     numeric, left, right = projections @ slope.central, projections @ slope.left, projections @ slope.right
-    noise, unseen = (np.sqrt(projections**2 @ part**2) for part in (slope.noise, slope.unseen))
+    noise, most, unseen = (np.sqrt(projections**2 @ part**2) for part in (slope.noise, slope.most, slope.unseen))
     difference = np.abs(numeric - analytic)
     # the allowance for rounding stays that of eps: a smaller step must not loosen the bar
-    error = relative_error(difference, norm, entries, noise * (step / eps), tolerance)
+    error = relative_error(difference, norm, entries, most * (step / eps) + nothing, tolerance)
     low, high = np.minimum(left, right), np.maximum(left, right)
-    slack = KINK * np.maximum(np.maximum(np.abs(low), np.abs(high)), norm / np.sqrt(entries)) + noise
+    slack = KINK * np.maximum(np.maximum(np.abs(low), np.abs(high)), norm / np.sqrt(entries)) + most
     kink = (high - low > slack) & (low - slack <= analytic) & (analytic <= high + slack)
     size = np.maximum(np.maximum(np.abs(analytic), np.abs(numeric)), own / np.sqrt(entries))
-    allowed = OWN * size + noise * (step / eps) + ROUNDING * np.minimum(norm, BESIDE)  # the last: of the backward
-    agrees = (error <= tolerance) & (difference <= allowed) & ~kink  # NaN does not
+    rounding = np.where(np.abs(analytic) <= nothing, 10 * most, noise) * (step / eps)
+    agrees = (error <= tolerance) & (difference <= OWN * size + rounding + nothing) & ~kink  # NaN does not
     return Measured(step, numeric, left, right, error, noise, unseen, kink, agrees)
 
 

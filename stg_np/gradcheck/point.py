@@ -31,7 +31,7 @@ Backward: TypeAlias = Callable[[Tree, Any], Tree]
 """``gradients = backward(doutputs, cache)``."""
 
 ROUNDING = 10 * float(np.finfo(np.float64).eps)  # of one forward, relative to the output
-BESIDE = 1e3  # a small output may be what is left of sums as large as its neighbours, up to this
+BESIDE = 1e3  # a small output may be what is left of sums of order 1, or as large as its neighbours, up to this
 LARGE = 100.0  # from here the step grows with the input, whose own rounding would spoil it
 
 
@@ -41,7 +41,8 @@ class Slope(NamedTuple):
     central: Array
     left: Array
     right: Array
-    noise: Array  # what rounding may add to them; 0 where the output did not move at all
+    noise: Array  # what rounding may add to them; 0 where a large output did not move at all: it is a mask
+    most: Array  # and where sums as large as the outputs beside it cancel
     unseen: Array  # the derivative that rounding may have swallowed there
 
 
@@ -114,12 +115,13 @@ class Point:
         f0 = self.values
         with np.errstate(all="ignore"):  # a step out of the domain is reported, not warned of
             b2, b1, f1, f2 = (self.evaluate(self.theta + k * step * v) for k in (-2, -1, 1, 2))
-            rounding, moved = rounding_of(np.stack([b2, b1, f0, f1, f2]), self.output_places.values())
+            rounding, most, moved = rounding_of(np.stack([b2, b1, f0, f1, f2]), self.output_places.values())
             return Slope(
                 central=(8 * (f1 - b1) - (f2 - b2)) / (12 * step),  # in differences: exactly 0 where nothing moves
                 left=(4 * (f0 - b1) - (f0 - b2)) / (2 * step),
                 right=(4 * (f1 - f0) - (f2 - f0)) / (2 * step),
                 noise=np.where(moved, rounding, 0.0) / step,
+                most=np.where(moved, most, 0.0) / step,
                 unseen=np.where(moved, 0.0, rounding) / step,
             )
 
@@ -196,8 +198,8 @@ class Point:
             raise GradientError(f"{what} has dtype {array.dtype} where the inputs have {self.dtype}")
 
 
-def rounding_of(values: Array, arrays: Iterable[slice]) -> tuple[Array, Array]:
-    """What rounding may do to one value, (m,), and which outputs moved at all; from those at −2h … 2h, (5, m).
+def rounding_of(values: Array, arrays: Iterable[slice]) -> tuple[Array, Array, Array]:
+    """What rounding does to one value and at most may do, (m,), and which are no masks; from those at −2h … 2h, (5, m).
 
     An output is rounded to its own size, not to that of a mask of −1e12 beside it. Where more is lost inside the
     forward (a difference of sums), the fourth difference shows it; of smooth functions it holds little else.
@@ -205,10 +207,10 @@ def rounding_of(values: Array, arrays: Iterable[slice]) -> tuple[Array, Array]:
     own = np.abs(values).max(0)
     beside = np.zeros_like(own)
     for place in arrays:
-        beside[place] = min(BESIDE, own[place].max(initial=0.0))
+        beside[place] = np.clip(own[place].max(initial=0.0), 1.0, BESIDE)
     fourth = np.abs(np.array([1.0, -4.0, 0.0, -4.0, 1.0]) @ (values - values[2]))
-    rounding = np.clip(fourth, ROUNDING * own, ROUNDING * np.maximum(own, beside))
-    return rounding, (values != values[2]).any(0)
+    most = ROUNDING * np.maximum(own, beside)
+    return np.clip(fourth, ROUNDING * own, most), most, (values != values[2]).any(0) | (own <= BESIDE)
 
 
 def left_out(inputs: Mapping[str, Tree], arrays: Mapping[str, Array], constant: Collection[str]) -> tuple[str, ...]:

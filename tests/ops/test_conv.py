@@ -12,7 +12,7 @@ from stg_np.gradcheck import check_pair
 from stg_np.ops.conv import ConvParams, conv2d_backward, conv2d_forward
 from stg_np.workspace import Workspace
 from tests.contract import hold_to_contract
-from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, examples
+from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, examples
 
 KERNELS = st.sampled_from((1, 3, 5))
 SIDES = st.integers(1, 4)
@@ -38,7 +38,7 @@ def by_definition(x: Array, W: Array, b: Array) -> Array:
 
 @pytest.mark.numbers
 @examples(0.15)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, height=SIDES, width=SIDES, k=KERNELS, c=CHANNELS, d=CHANNELS, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, height=SIDES, width=SIDES, k=KERNELS, c=CHANNELS, d=CHANNELS, seed=SEEDS)
 def test_gradient(
     device: str, draw: Arrays, b: int, height: int, width: int, k: int, c: int, d: int, seed: int
 ) -> None:

@@ -12,7 +12,7 @@ from stg_np.backend import Array, to_device, to_host
 from stg_np.gradcheck import check_pair
 from stg_np.ops.dropout import dropout_backward, dropout_forward
 from tests.contract import hold_to_contract
-from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, D, T, examples
+from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, D, T, examples
 
 RATES = st.sampled_from((0.0, 0.1, 0.5, 0.9))
 
@@ -27,7 +27,7 @@ def backward(dy: Array, mask: Array) -> tuple[Array]:
 
 @pytest.mark.numbers
 @examples(0.2)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, t=T, d=D, rate=RATES, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, t=T, d=D, rate=RATES, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, b: int, t: int, d: int, rate: float, seed: int) -> None:
     x = draw.on(device).normal(b, t, d)
     check_pair(partial(forward, rate=rate, seed=seed), backward, {"x": x}, seed=seed).assert_ok()

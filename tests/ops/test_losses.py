@@ -40,7 +40,7 @@ def by_definition(logits: Array, label: int, smoothing: float) -> float:
 
 @pytest.mark.numbers
 @examples(0.3)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, c=C, smoothing=SMOOTHING, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, c=C, smoothing=SMOOTHING, seed=SEEDS)
 def test_gradient(device: str, draw: Arrays, b: int, c: int, smoothing: float, seed: int) -> None:
     inputs = {"logits": draw.on(device).normal(b, c), "labels": draw.labels(c, b)}
     loss = partial(cross_entropy_forward, label_smoothing=smoothing)
@@ -131,7 +131,7 @@ def errors_backward(dlosses: Array, cache: Any) -> tuple[Array, Array]:
 
 @pytest.mark.numbers
 @examples(0.3)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, k=K, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, k=K, seed=SEEDS)
 def test_gradient_of_the_squared_error(device: str, draw: Arrays, b: int, k: int, seed: int) -> None:
     inputs = {"outputs": draw.on(device).normal(b, k), "targets": draw.normal(b, k)}
     check_pair(squared_error_forward, errors_backward, inputs, seed=seed).assert_ok()

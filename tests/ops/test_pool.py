@@ -11,7 +11,7 @@ from stg_np.backend import to_device, to_host
 from stg_np.gradcheck import check_pair
 from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
 from tests.contract import hold_to_contract
-from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, D, T, examples
+from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, D, T, examples
 
 FORWARDS = st.floats(0, 1)
 """The share of the channels that walk forwards: none, some, all."""
@@ -19,7 +19,7 @@ FORWARDS = st.floats(0, 1)
 
 @pytest.mark.numbers
 @examples(0.3)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, t=T, d=D, share=FORWARDS, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, t=T, d=D, share=FORWARDS, seed=SEEDS)
 def test_gradients(device: str, draw: Arrays, b: int, t: int, d: int, share: float, seed: int) -> None:
     inputs = {"x": draw.on(device).normal(b, t, d)}
     check_pair(mean_pool_forward, mean_pool_backward, inputs, seed=seed).assert_ok()

@@ -17,7 +17,7 @@ from stg_np.ops.pool2d import (
     max_pool2d_forward,
 )
 from tests.contract import hold_to_contract
-from tests.strategies import ARRAYS, EMPTY_B, SEEDS, Arrays, examples
+from tests.strategies import ARRAYS, EMPTY_B, SEEDS, Arrays, B, examples
 
 GRIDS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 SIDES = st.integers(1, 3)
@@ -30,7 +30,7 @@ NAMES = st.sampled_from(list(POOLS))
 
 @pytest.mark.numbers
 @examples(0.5)
-@given(name=NAMES, b=EMPTY_B, grid=GRIDS, side=SIDES, c=SIDES, seed=SEEDS)
+@given(name=NAMES, b=B, grid=GRIDS, side=SIDES, c=SIDES, seed=SEEDS)
 def test_gradient(device: str, name: str, b: int, grid: tuple[int, int], side: int, c: int, seed: int) -> None:
     forward, backward, _ = POOLS[name]
     shape = (b, grid[0] * side, grid[1] * side, c)

@@ -13,7 +13,7 @@ from stg_np.backend import Array, to_device, to_host
 from stg_np.gradcheck import check_pair
 from stg_np.ops.views import patches_backward, patches_forward, transpose_grid
 from tests.contract import hold_to_contract
-from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, D, examples
+from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, D, examples
 
 SIDES = st.integers(1, 3)
 PATCHES = st.tuples(SIDES, SIDES)
@@ -33,7 +33,7 @@ def pair(shape: tuple[int, int, int], patch: tuple[int, int]) -> tuple[Callable[
 
 @pytest.mark.numbers
 @examples(0.2)
-@given(draw=FLOAT64_ARRAYS, b=EMPTY_B, grid=PATCHES, patch=PATCHES, c=SIDES, seed=SEEDS)
+@given(draw=FLOAT64_ARRAYS, b=B, grid=PATCHES, patch=PATCHES, c=SIDES, seed=SEEDS)
 def test_gradient(
     device: str, draw: Arrays, b: int, grid: tuple[int, int], patch: tuple[int, int], c: int, seed: int
 ) -> None:
