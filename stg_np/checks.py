@@ -494,7 +494,7 @@ def on_device(tree: Any, device: str) -> Any:
         return {key: on_device(value, device) for key, value in tree.items()}
     if isinstance(tree, Params):
         return tree.with_flat(to_device(tree.flat, device))
-    if isinstance(tree, tuple):
+    if isinstance(tree, (tuple, list)):
         moved = [on_device(value, device) for value in tree]
-        return type(tree)(*moved) if hasattr(tree, "_fields") else tuple(moved)
+        return type(tree)(*moved) if hasattr(tree, "_fields") else type(tree)(moved)
     return None if tree is None else to_device(tree, device)

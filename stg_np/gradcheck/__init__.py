@@ -24,22 +24,30 @@ relative error of g. Right code gives below 1e-10, a wrong term 1e-3 or more; th
 so sharply that truncation shows, smaller steps are tried and the best counts. A gradient so small
 that rounding hides it (zero, for one) is measured against the least ‖g‖ that the stencil can resolve to the bar.
 
+Nothing hides beside something large: outputs, and entries of an argument, whose sizes are powers of ten apart are
+projected apart, and every derivative is also held to 1e-4 of its *own* size. What cannot be decided is not called
+right: steps that disagree with one another, a step out of the forward's domain, outputs so large that rounding
+swallows a derivative, an argument of which nothing was compared (:class:`Report` has a status for each).
+
 The pair sees NumPy or CuPy arrays, whatever the inputs are; the rest happens in one vector on the host.
 """
 
 from stg_np.gradcheck.check import check_gradient, check_pair
 from stg_np.gradcheck.hessian import hessian_symmetry
+from stg_np.gradcheck.layer import check_layer
 from stg_np.gradcheck.point import Backward, Forward
-from stg_np.gradcheck.report import GradientError, Report, format_table
+from stg_np.gradcheck.report import GradientError, NotComparedError, Report, format_table
 from stg_np.gradcheck.tree import Tree
 
 __all__ = [
     "Backward",
     "Forward",
     "GradientError",
+    "NotComparedError",
     "Report",
     "Tree",
     "check_gradient",
+    "check_layer",
     "check_pair",
     "format_table",
     "hessian_symmetry",

@@ -388,7 +388,7 @@ def likely_error(analytic: Array, numeric: Array, bad: Sequence[int]) -> str:
     if not largest(analytic) > close:
         return "; the analytic gradient is zero everywhere"
     factor = float(np.vdot(numeric, analytic)) / max(float(np.vdot(numeric, numeric)), np.finfo(float).tiny)
-    if np.allclose(analytic, factor * numeric, rtol=0.0, atol=close):
+    if abs(factor - 1) > 1e-6 and np.allclose(analytic, factor * numeric, rtol=0.0, atol=close):
         return f"; analytic = {factor:.6g} × numeric"
     turned = analytic.T
     if turned.ndim == 2 and turned.shape == numeric.shape and np.allclose(turned, numeric, rtol=0.0, atol=close):

@@ -14,7 +14,8 @@ from stg_np.gradcheck.report import SEVERITY, Status
 KINK = 1e-4  # one-sided slopes that differ by more than this fraction are a kink: smooth code gives about h³
 OWN = 1e-4  # of its own size, every single derivative is right to this, however large those beside it are
 PROVEN = 10.0  # a difference so many times what the stencil is unsure of is the backward's
-SEEN = 0.1  # of a derivative may be rounding; of more, nothing is known about it
+STEADY = 1e-2  # two steps that differ by no more of what they measure agree with one another
+SEEN = 1e-3  # so much of a derivative may be rounding: a factor of 1.001 must not pass
 ZERO = 1e-2  # so much rounding hides a derivative that is claimed to be exactly 0
 
 
@@ -93,7 +94,7 @@ def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, 
     candidates = [row for row, found in enumerate(statuses) if found == status]
     row = max(candidates, key=lambda row: (np.isnan(errors[row]), errors[row]))
     text = "" if status == "ok" else text_of(row, status, measured, claim, tolerance, unit)
-    best = [chosen(row, measured) for row in range(len(done))]
+    best = [chosen(row, measured, claim.analytic[row]) for row in range(len(done))]
     numeric = np.array([measured[k].numeric[row] for row, k in enumerate(best)])
     return Finding(status, float(errors.max(initial=0.0)), row, numeric, text, candidates)  # NaN stays
 
@@ -102,8 +103,10 @@ def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, t
     """The claim beside the differences of one step."""
     projections, analytic, norm, entries, own, nothing = claim
     slope = point.push(v, step)
-    numeric, left, right = projections @ slope.central, projections @ slope.left, projections @ slope.right
-    noise, most, unseen = (np.sqrt(projections**2 @ part**2) for part in (slope.noise, slope.most, slope.unseen))
+    numeric, left, right = (seen_by(projections, part) for part in (slope.central, slope.left, slope.right))
+    noise, most, unseen = (
+        np.sqrt(seen_by(projections**2, part**2)) for part in (slope.noise, slope.most, slope.unseen)
+    )
     difference = np.abs(numeric - analytic)
     # the allowance for rounding stays that of eps: a smaller step must not loosen the bar
     error = relative_error(difference, norm, entries, most * (step / eps) + nothing, tolerance)
@@ -116,35 +119,55 @@ def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, t
     return Measured(step, numeric, left, right, error, noise, unseen, kink, agrees)
 
 
+def seen_by(projections: Array, slopes: Array) -> Array:
+    """The product of both, in which a number that is not finite spoils only the rows that look at it."""
+    fine = np.isfinite(slopes)
+    seen = projections @ np.where(fine, slopes, 0.0)
+    return np.where((projections[:, ~fine] != 0).any(1), np.nan, seen)
+
+
 def status_of(row: int, measured: list[Measured], claim: Claim, tolerance: float) -> Status:
     """What the steps together say of one projection."""
     analytic = claim.analytic[row]
     noise = min((at.noise[row] for at in measured if not np.isnan(at.noise[row])), default=np.inf)
     if any(at.agrees[row] for at in measured):
-        hidden = noise > max(tolerance, SEEN * abs(analytic)) and (analytic != 0 or noise > ZERO)
+        size = max(abs(analytic), claim.own[row] / claim.entries[row] ** 0.5)
+        hidden = noise > max(tolerance, SEEN * size) and (analytic != 0 or noise > ZERO)
         return "undecided" if hidden else "ok"
     if measured[-1].kink[row]:
         return "kink"
-    for one, other in pairwise(at.numeric[row] for at in measured):
-        unsure = abs(one - other) + max(noise, measured[0].unseen[row])
-        if abs(other - analytic) > PROVEN * unsure:  # False with NaN
-            return "wrong"
-    return "undecided"
+    return "undecided" if proof(row, measured, analytic) is None else "wrong"
 
 
-def chosen(row: int, measured: list[Measured]) -> int:
-    """The step to tell of: the best of those that agree, else a kink at the last, else the first that is finite."""
+def proof(row: int, measured: list[Measured], analytic: float) -> int | None:
+    """The step that proves a projection wrong: it agrees with the next, and both are far from the backward's."""
+    noise = least_noise(row, measured)
+    for k, (one, other) in enumerate(pairwise(at.numeric[row] for at in measured)):
+        gap, size = abs(one - other), max(abs(one), abs(other))
+        if gap <= STEADY * size + noise and abs(other - analytic) > PROVEN * (gap + noise):  # False with NaN
+            return k if gap <= OWN * size else k + 1
+    return None
+
+
+def least_noise(row: int, measured: list[Measured]) -> float:
+    """What rounding may do to the best of the steps; infinite if none stays in the domain."""
+    noises = [max(at.noise[row], at.unseen[row]) for at in measured]
+    return min((noise for noise in noises if not np.isnan(noise)), default=np.inf)
+
+
+def chosen(row: int, measured: list[Measured], analytic: float) -> int:
+    """The step to tell of: the best of those that agree, else a kink at the last, else a proof, else the first."""
     agreeing = [k for k, at in enumerate(measured) if at.agrees[row]]
     if agreeing:
         return min(agreeing, key=lambda k: measured[k].error[row])
     if measured[-1].kink[row]:
         return len(measured) - 1
-    return next((k for k, at in enumerate(measured) if np.isfinite(at.numeric[row])), 0)
+    return proof(row, measured, analytic) or 0
 
 
 def error_of(row: int, measured: list[Measured], analytic: float, tolerance: float) -> float:
     """The error of one projection; of its own size where it is wrong, but lost beside others."""
-    at = measured[chosen(row, measured)]
+    at = measured[chosen(row, measured, analytic)]
     if at.agrees[row] or at.kink[row] or not at.error[row] <= tolerance:
         return float(at.error[row])
     numeric = at.numeric[row]
@@ -153,7 +176,7 @@ def error_of(row: int, measured: list[Measured], analytic: float, tolerance: flo
 
 def text_of(row: int, status: Status, measured: list[Measured], claim: Claim, tolerance: float, unit: float) -> str:
     """What the report says after the place."""
-    at = measured[chosen(row, measured)]
+    at = measured[chosen(row, measured, claim.analytic[row])]
     numeric, analytic = at.numeric[row] / unit, claim.analytic[row] / unit
     if status == "kink":
         return (
@@ -172,8 +195,8 @@ def text_of(row: int, status: Status, measured: list[Measured], claim: Claim, to
 def undecided(row: int, measured: list[Measured], analytic: float, unit: float) -> str:
     """Why the differences decide nothing, and what helps."""
     found = [at.numeric[row] / unit for at in measured]
-    rounding = max(measured[0].noise[row], measured[0].unseen[row]) / unit
-    if rounding > SEEN * abs(analytic):
+    rounding = least_noise(row, measured) / unit
+    if np.isfinite(rounding) and abs(found[0] - analytic) <= PROVEN * rounding:
         return (
             f": rounding hides it (numeric {found[0]:.8g} ± {rounding:.1e}, analytic {analytic:.8g}): the outputs are "
             f"too large for it; use smaller ones (−1e4 masks as well as −1e12), or check them apart"

@@ -195,7 +195,7 @@ class Point:
     def require_dtype(self, what: str, array: Array) -> None:
         """Raise GradientError for another dtype than the inputs'."""
         if array.dtype != self.dtype:
-            raise GradientError(f"{what} has dtype {array.dtype} where the inputs have {self.dtype}")
+            raise GradientError(f"{what} has dtype {array.dtype} where the inputs have {self.dtype}: it follows theirs")
 
 
 def rounding_of(values: Array, arrays: Iterable[slice]) -> tuple[Array, Array, Array]:
@@ -205,9 +205,9 @@ def rounding_of(values: Array, arrays: Iterable[slice]) -> tuple[Array, Array, A
     forward (a difference of sums), the fourth difference shows it; of smooth functions it holds little else.
     """
     own = np.abs(values).max(0)
-    beside = np.zeros_like(own)
+    finite, beside = np.where(np.isfinite(own), own, 0.0), np.zeros_like(own)
     for place in arrays:
-        beside[place] = np.clip(own[place].max(initial=0.0), 1.0, BESIDE)
+        beside[place] = np.clip(finite[place].max(initial=0.0), 1.0, BESIDE)
     fourth = np.abs(np.array([1.0, -4.0, 0.0, -4.0, 1.0]) @ (values - values[2]))
     most = ROUNDING * np.maximum(own, beside)
     return np.clip(fourth, ROUNDING * own, most), most, (values != values[2]).any(0) | (own <= BESIDE)
