@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.gradcheck.point import Point
+from stg_np.gradcheck.point import Point, Slope
 from stg_np.gradcheck.report import SEVERITY, Status
 
 KINK = 1e-4  # one-sided slopes that differ by more than this fraction are a kink: smooth code gives about h³
@@ -81,6 +81,24 @@ def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, 
     near zero), and ten thousand times less at a tenth of the step. A wrong gradient stays wrong at every step, and
     the steps agree with one another; where they do not, nothing is decided. ``unit``: of what is told in the text.
     """
+    measured = measurements(point, v, claim, eps, tolerance)
+    best, statuses = verdicts(measured, claim, tolerance)
+    columns = np.arange(len(best))
+    numeric, errors = (np.stack([getattr(at, part) for at in measured])[best, columns] for part in ("numeric", "error"))
+    for row, status in statuses.items():
+        if status == "wrong" and errors[row] <= tolerance:
+            errors[row] = of_its_own_size(numeric[row], claim.analytic[row])
+    status = min(statuses.values(), key=SEVERITY.index, default="ok")
+    rows = [row for row in columns.tolist() if statuses.get(row, "ok") == status]
+    worst = max(rows, key=lambda row: (np.isnan(errors[row]), errors[row]))
+    text = "" if status == "ok" else text_of(worst, status, measured, best[worst], claim.analytic[worst], unit)
+    if status == "wrong":
+        text += f" (error {errors[worst]:.1e}, step {measured[best[worst]].step:.1e}, tolerance {tolerance:.1e})"
+    return Finding(status, float(errors.max(initial=0.0)), worst, numeric, text, rows)  # NaN stays
+
+
+def measurements(point: Point, v: Array, claim: Claim, eps: float, tolerance: float) -> list[Measured]:
+    """The differences of one step, and of smaller ones as long as these are not far below the tolerance."""
     measured: list[Measured] = []
     done = np.zeros(len(claim.analytic), bool)
     for step in smaller_and_smaller(eps):
@@ -88,25 +106,26 @@ def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, 
         done |= measured[-1].agrees & (measured[-1].error <= tolerance / 100)
         if done.all():
             break
-    statuses = [status_of(row, measured, claim, tolerance) for row in range(len(done))]
-    errors = np.array([error_of(row, measured, claim.analytic[row], tolerance) for row in range(len(done))])
-    status = min(statuses, key=SEVERITY.index)
-    candidates = [row for row, found in enumerate(statuses) if found == status]
-    row = max(candidates, key=lambda row: (np.isnan(errors[row]), errors[row]))
-    text = "" if status == "ok" else text_of(row, status, measured, claim, tolerance, unit)
-    best = [chosen(row, measured, claim.analytic[row]) for row in range(len(done))]
-    numeric = np.array([measured[k].numeric[row] for row, k in enumerate(best)])
-    return Finding(status, float(errors.max(initial=0.0)), row, numeric, text, candidates)  # NaN stays
+    return measured
+
+
+def verdicts(measured: list[Measured], claim: Claim, tolerance: float) -> tuple[Array, dict[int, Status]]:
+    """The step to tell of, for each projection, (k,); and what those are that are not all right."""
+    agrees, errors = (np.stack([getattr(at, part) for at in measured]) for part in ("agrees", "error"))
+    best = np.where(agrees, errors, np.inf).argmin(0)  # of those that agree
+    statuses: dict[int, Status] = {}
+    for row in np.flatnonzero(~agrees.any(0) | hidden(measured, claim, tolerance)).tolist():
+        statuses[row] = "undecided"
+        if not agrees[:, row].any():
+            statuses[row], best[row] = judged(row, measured, claim.analytic[row])
+    return best, statuses
 
 
 def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, tolerance: float) -> Measured:
     """The claim beside the differences of one step."""
     projections, analytic, norm, entries, own, nothing = claim
     slope = point.push(v, step)
-    numeric, left, right = (seen_by(projections, part) for part in (slope.central, slope.left, slope.right))
-    noise, most, unseen = (
-        np.sqrt(seen_by(projections**2, part**2)) for part in (slope.noise, slope.most, slope.unseen)
-    )
+    (numeric, left, right), (noise, most, unseen) = seen_by(projections, slope)
     difference = np.abs(numeric - analytic)
     # the allowance for rounding stays that of eps: a smaller step must not loosen the bar
     error = relative_error(difference, norm, entries, most * (step / eps) + nothing, tolerance)
@@ -119,24 +138,36 @@ def at_one_step(point: Point, v: Array, claim: Claim, step: float, eps: float, t
     return Measured(step, numeric, left, right, error, noise, unseen, kink, agrees)
 
 
-def seen_by(projections: Array, slopes: Array) -> Array:
-    """The product of both, in which a number that is not finite spoils only the rows that look at it."""
-    fine = np.isfinite(slopes)
-    seen = projections @ np.where(fine, slopes, 0.0)
-    return np.where((projections[:, ~fine] != 0).any(1), np.nan, seen)
+def seen_by(projections: Array, slope: Slope) -> tuple[Array, Array]:
+    """Slopes of the projections, and what rounding does to them, (3, k) each.
+
+    A number that is not finite spoils only the projections that look at its output.
+    """
+    with np.errstate(over="ignore"):
+        slopes, rounding = np.stack(slope[:3]), np.stack(slope[3:]) ** 2
+    fine = np.isfinite(slopes).all(0) & np.isfinite(rounding).all(0)
+    if fine.all():
+        return slopes @ projections.T, np.sqrt(rounding @ (projections**2).T)
+    slopes, rounding = seen_by(projections[:, fine], Slope(*(part[fine] for part in slope)))
+    spoiled = (projections[:, ~fine] != 0).any(1)
+    slopes[:, spoiled] = rounding[:, spoiled] = np.nan
+    return slopes, rounding
 
 
-def status_of(row: int, measured: list[Measured], claim: Claim, tolerance: float) -> Status:
-    """What the steps together say of one projection."""
-    analytic = claim.analytic[row]
-    noise = min((at.noise[row] for at in measured if not np.isnan(at.noise[row])), default=np.inf)
-    if any(at.agrees[row] for at in measured):
-        size = max(abs(analytic), claim.own[row] / claim.entries[row] ** 0.5)
-        hidden = noise > max(tolerance, SEEN * size) and (analytic != 0 or noise > ZERO)
-        return "undecided" if hidden else "ok"
+def hidden(measured: list[Measured], claim: Claim, tolerance: float) -> Array:
+    """Where even the best of the steps leaves so much rounding that agreement says nothing, (k,)."""
+    noise = np.fmin.reduce([at.noise for at in measured])
+    size = np.maximum(np.abs(claim.analytic), claim.own / np.sqrt(claim.entries))
+    unseen: Array = (noise > np.maximum(tolerance, SEEN * size)) & ((claim.analytic != 0) | (noise > ZERO))
+    return unseen
+
+
+def judged(row: int, measured: list[Measured], analytic: float) -> tuple[Status, int]:
+    """What a projection is of which no step agrees, and the step to tell of."""
     if measured[-1].kink[row]:
-        return "kink"
-    return "undecided" if proof(row, measured, analytic) is None else "wrong"
+        return "kink", len(measured) - 1
+    step = proof(row, measured, analytic)
+    return ("undecided", 0) if step is None else ("wrong", step)
 
 
 def proof(row: int, measured: list[Measured], analytic: float) -> int | None:
@@ -155,41 +186,22 @@ def least_noise(row: int, measured: list[Measured]) -> float:
     return min((noise for noise in noises if not np.isnan(noise)), default=np.inf)
 
 
-def chosen(row: int, measured: list[Measured], analytic: float) -> int:
-    """The step to tell of: the best of those that agree, else a kink at the last, else a proof, else the first."""
-    agreeing = [k for k, at in enumerate(measured) if at.agrees[row]]
-    if agreeing:
-        return min(agreeing, key=lambda k: measured[k].error[row])
-    if measured[-1].kink[row]:
-        return len(measured) - 1
-    return proof(row, measured, analytic) or 0
-
-
-def error_of(row: int, measured: list[Measured], analytic: float, tolerance: float) -> float:
-    """The error of one projection; of its own size where it is wrong, but lost beside others."""
-    at = measured[chosen(row, measured, analytic)]
-    if at.agrees[row] or at.kink[row] or not at.error[row] <= tolerance:
-        return float(at.error[row])
-    numeric = at.numeric[row]
+def of_its_own_size(numeric: float, analytic: float) -> float:
+    """The error of what is wrong, but lost beside others."""
     return float(abs(numeric - analytic) / max(abs(numeric), abs(analytic)))
 
 
-def text_of(row: int, status: Status, measured: list[Measured], claim: Claim, tolerance: float, unit: float) -> str:
+def text_of(row: int, status: Status, measured: list[Measured], step: int, analytic: float, unit: float) -> str:
     """What the report says after the place."""
-    at = measured[chosen(row, measured, claim.analytic[row])]
-    numeric, analytic = at.numeric[row] / unit, claim.analytic[row] / unit
+    at = measured[step]
     if status == "kink":
         return (
             f" jumps from {at.left[row] / unit:.4g} to {at.right[row] / unit:.4g} within {at.step:.1e} "
-            f"(analytic {analytic:.4g}): a kink, no derivative here; choose other inputs"
+            f"(analytic {analytic / unit:.4g}): a kink, no derivative here; choose other inputs"
         )
     if status == "wrong":
-        error = error_of(row, measured, claim.analytic[row], tolerance)
-        return (
-            f": numeric {numeric:.8g}, analytic {analytic:.8g} "
-            f"(error {error:.1e}, step {at.step:.1e}, tolerance {tolerance:.1e})"
-        )
-    return undecided(row, measured, analytic, unit)
+        return f": numeric {at.numeric[row] / unit:.8g}, analytic {analytic / unit:.8g}"
+    return undecided(row, measured, analytic / unit, unit)
 
 
 def undecided(row: int, measured: list[Measured], analytic: float, unit: float) -> str:

@@ -182,10 +182,12 @@ def test_a_broken_contract_is_explained(call: Call, text: str) -> None:
 
 
 def test_options_that_cannot_be() -> None:
+    wrong: dict[str, Any]
     for wrong, text in (({"eps": 0.0}, "eps"), ({"tolerance": 2.0}, "tolerance"), ({"directions": 0}, "directions")):
         with pytest.raises(ValueError, match=text):
-            check_pair(square_forward, square_backward, {"x": X}, **wrong)  # type: ignore[arg-type]
-    for inputs in (X, [X], {0: X}):
+            check_pair(square_forward, square_backward, {"x": X}, **wrong)
+    wrong_inputs: tuple[Any, ...] = (X, [X], {0: X})
+    for inputs in wrong_inputs:
         with pytest.raises(TypeError, match="mapping of arguments by name"):
             check_pair(square_forward, square_backward, inputs)
     with pytest.raises(TypeError, match=r"np.array\(…\) of it"):
