@@ -28,7 +28,6 @@ from PIL import Image
 import stg_np
 from stg_np import streams
 from stg_np.cli import main, make_parser
-from stg_np.commands.progress import Progress
 from stg_np.data import load
 from stg_np.data.augment import normalise
 from stg_np.engine import Threads
@@ -40,7 +39,6 @@ from stg_np.runs.folder import RunFolder
 from stg_np.train import Record, TrainConfig, TrainState, fit, train_step
 from tests.data.builders import binary_files, cifar_records, write_files
 from tests.runs.used import Result, Stg, runner
-from tests.training import make_run
 
 ROOT = Path(stg_np.__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "stg_np"]
@@ -889,20 +887,3 @@ def test_every_option_is_explained() -> None:
     (commands,) = (action for action in make_parser()._actions if action.choices)
     for parser in dict(commands.choices or {}).values():
         assert all(action.help for action in parser._actions if action.dest != "command" and action.metavar != "ACTION")
-
-
-def test_a_terminal_sees_a_bar_with_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    run, terminal = make_run(), Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with Threads(1) as workers, Progress(run, 0) as shown:
-        for record in fit(run, workers):
-            shown.show(record)
-        assert shown.bar.n == shown.bar.total == 2 * 3 * 16
-    text = terminal.getvalue()
-    assert "epoch 2/2" in text
-    for part in ("images/s", "loss", "accuracy", "validation", "<00:"):
-        assert part in text

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from stg_np.backend import Array
-from stg_np.commands import OK, checked_device, complain_of_damaged
+from stg_np.commands import OK, UsageError, checked_device, complain_of_damaged
 from stg_np.commands.options import add_data_dir, add_device, add_workers, height_and_width, positive, whole
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES, is_own
@@ -30,6 +30,7 @@ from stg_np.runs.experiment import (
     resume_run,
 )
 from stg_np.runs.scores import Scores
+from stg_np.runs.settings import parse_settings
 from stg_np.streams import complain, note, say
 
 ABOUT = "train a network; with no option: on the digits"
@@ -47,6 +48,13 @@ examples:
   stg-np train --data arrays.npz --out runs/mine  x_train, y_train, x_test, y_test
   stg-np train --preset cifar10-rows --data-dir ~/cifar-10-batches-bin --epochs 5 --out runs/try
   stg-np train --resume --out runs/try            go on where Ctrl-C, or the power, stopped it
+  stg-np train --set model.width=64 training.optimizer=adamw --out runs/narrow
+  stg-np train --config runs/try/config.toml --seed 1 --out runs/again    the same settings once more
+  stg-np train --data pets/ --init-from runs/mine --patience 5            what was learned there, on other pictures
+
+--set changes any entry of model and training in the config.toml that a run writes; --config takes such a file, or a
+part of one. With --init-from the settings are those of the other run, unless --preset or --config names others; the
+head is new where the classes are.
 
 A tenth of the training pictures is held out, at random by the seed, for the accuracy of each epoch and for the choice
 of best.npz. The test pictures are used once, at the end. With --final nothing is held out and the last state is tested.
@@ -62,7 +70,8 @@ def add_options(parser: Any) -> None:
     """What to train on what, how, and where."""
     what = parser.add_argument_group("what to train on what")
     own = "a folder with a folder of pictures for each class, or an .npz file of arrays"
-    what.add_argument("--data", metavar="DATA", help=f"{', '.join(SOURCES)}; {own} (default: the preset's)")
+    mirrored = "pictures of your own are mirrored only with --set training.flip=true"
+    what.add_argument("--data", metavar="DATA", help=f"{', '.join(SOURCES)}; {own}; {mirrored} (default: the preset's)")
     add_data_dir(what)
     what.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help="see below (default: that of the data)")
     unsplit = ", ".join(name for name, source in SOURCES.items() if not source.INFO.official_split)
@@ -77,6 +86,11 @@ def add_options(parser: Any) -> None:
     how.add_argument("--learning-rate", type=positive, metavar="X", help="the highest of the schedule")
     seed = "of parameters, order, augmentation, split (default: 0)"
     how.add_argument("--seed", type=whole(0), metavar="N", help=seed)
+    how.add_argument("--config", type=Path, metavar="FILE.toml", help="the config.toml of a run, or a part of one")
+    single = "any entry of such a file: model.width=128 training.optimizer=adamw training.flip=true"
+    how.add_argument("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=single)
+    origin = "begin with the parameters of a checkpoint, or of the run in a folder, and with its settings"
+    how.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help=origin)
     patience = "stop when the validation accuracy has not risen for so many epochs (0: never)"
     how.add_argument("--patience", type=whole(0), metavar="N", help=patience)
     where = parser.add_argument_group("where")
@@ -126,11 +140,28 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
     """What the options ask for: a new run, or one to go on with."""
     same = {name: getattr(args, name) for name in ("preset", "data", "split", "size", "final", "data_dir", *SETTINGS)}
     if args.resume:
+        refuse_with_resume(args)
         out = folder_path(args.out, args.preset or chosen_preset(None, args.data))
         return resume_run(out, device=args.device, **same)
-    device = args.device or "cpu"
-    checked_device(device, args.workers)
-    return make_run(device=device, out=args.out, overwrite=args.overwrite, **same)
+    try:
+        changes = parse_settings(args.set or [])
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from error
+    experiment = make_run(
+        device=args.device, config=args.config, changes=changes, init_from=args.init_from,
+        out=args.out, overwrite=args.overwrite, **same,
+    )  # fmt: skip
+    checked_device(experiment.run.device, args.workers)
+    return experiment
+
+
+def refuse_with_resume(args: argparse.Namespace) -> None:
+    """A resumed run is what it was begun as."""
+    for option in ("--set", "--config", "--init-from"):
+        if getattr(args, option[2:].replace("-", "_")):
+            raise UsageError(
+                f"--resume goes on with a run as it was begun: leave {option} out, or begin another run with --out"
+            )
 
 
 def train_until_stopped(experiment: Experiment, engine: Engine, stop: StopSignals) -> int:
@@ -204,8 +235,7 @@ def heading(experiment: Experiment, engine: Engine) -> str:
         f"preset {experiment.about.preset}: {start.params.flat.size:,} parameters, {run.config.epochs} epochs of "
         f"{run.steps_per_epoch} steps, seed {run.config.seed}, device {run.device}, workers: {engine.count}",
     ]
-    if dataset.note:
-        lines.insert(1, f"note: {dataset.note}")
+    lines[1:1] = [f"note: {text}" for text in (dataset.note, *experiment.notes) if text]
     if start.step:
         lines.append(f"resumed after step {start.step}")
     for old in experiment.folder.replaced():

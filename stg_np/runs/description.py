@@ -59,6 +59,7 @@ class About:
     """What a run trains: the preset it began from, its data, its model and its hyper-parameters.
 
     ``final``: on all training pictures, with none held out. ``version``: of the package that began the run.
+    ``init_from``: the fingerprint of the parameters that it began with; None: they were drawn.
     """
 
     version: str
@@ -68,6 +69,7 @@ class About:
     data: DataFacts
     model: Model
     training: TrainConfig
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.data.classes) != self.model.classes or len(self.data.mean) != self.model.input_shape[-1]:

@@ -10,8 +10,9 @@ Where a text says ``--out`` or ``--data-dir``, here these are the arguments ``ou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -26,16 +27,29 @@ from stg_np.data import Dataset, is_own, load, portable_name, random_split, sour
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.divergence import refuse_divergence, refuse_infinite_state
 from stg_np.engine import Engine
+from stg_np.foreign import showable
 from stg_np.optim import with_learning_rate
 from stg_np.presets import DEFAULT_PRESET, PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError, write_atomically
 from stg_np.runs.checkpoint import Stored
-from stg_np.runs.description import About, DataFacts
+from stg_np.runs.description import About, DataFacts, flattened
 from stg_np.runs.folder import RunFolder, metrics_line
+from stg_np.runs.origin import begun_with, read_origin
 from stg_np.runs.scores import Scores, score
+from stg_np.runs.settings import (
+    Choices,
+    Configuration,
+    Table,
+    laid_over,
+    model_of,
+    of_preset,
+    put,
+    read_config,
+    training_of,
+)
 from stg_np.spelling import did_you_mean
-from stg_np.train import Examples, Record, Run, TrainConfig, TrainState, fit, initial_state
+from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare
 
 VALIDATION = 0.1
 """The share of the training pictures that is held out, for the epoch metrics and for the choice of the best."""
@@ -55,7 +69,7 @@ class Experiment:
     """A run, what it learns from, its folder, and where it starts.
 
     Enter it to have the folder for yourself. A new run that may overwrite an older one sets that aside until it has
-    ended, and puts it back if it fails before it has saved anything.
+    ended, and puts it back if it fails before it has saved anything. ``notes``: what should be said about it.
     """
 
     run: Run
@@ -65,6 +79,7 @@ class Experiment:
     start: TrainState
     resumed: bool = False
     overwrite: bool = False
+    notes: Sequence[str] = ()
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:
@@ -208,12 +223,18 @@ def make_run(
     split: Split | None = None,
     size: tuple[int, int] | None = None,
     final: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
+    config: str | PathLike[str] | None = None,
+    changes: Table | None = None,
+    init_from: str | PathLike[str] | None = None,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
     **settings: Any,
 ) -> Experiment:
     """A run from its first step.
+
+    What is named later counts more: preset, ``config`` (or the settings of the run that it begins with), ``changes``
+    and ``settings``.
 
     Args:
         preset: a name in :data:`~stg_np.presets.PRESETS`; None: that of the data, or ``digits``.
@@ -221,36 +242,115 @@ def make_run(
         data_dir: where it lies. size: height and width of the pictures of a folder of your own.
         split: ``random`` for data without an official split.
         final: train on all training pictures, with none held out.
-        device: ``cpu`` or ``cuda``. out: the folder of the run; None: ``runs/PRESET``.
+        device: ``cpu`` or ``cuda``; None: as ``config`` says, or the CPU.
+        config: the ``config.toml`` of a run, or a file that says less.
+        changes: entries of such a file as nested tables: ``{"model": {"width": 64}}``.
+        init_from: a checkpoint, or the folder of a run: begin with its parameters (:mod:`stg_np.runs.origin`).
+        out: the folder of the run; None: ``runs/PRESET``.
         overwrite: whether a run in that folder may be replaced, once the new one has ended.
         settings: what differs from the preset, of :data:`SETTINGS`.
 
     Raises:
-        RunError: if the folder holds a run or files that one would replace, or preset and data do not fit together.
-        DataError: if the data cannot be had. DeviceError: if the device cannot be used.
-        TypeError, ValueError: if a setting is unknown, or out of range.
+        RunError: if the folder holds a run or files that one would replace, or if settings are wrong, contradict each
+            other, or do not fit the data.
+        CheckpointError: if the checkpoint cannot be read, or does not fit. DataError: if the data cannot be had.
+        DeviceError: if the device cannot be used. TypeError: if something is no setting.
     """
+    origin = None if init_from is None else read_origin(Path(init_from))
+    with as_run_errors():
+        file = Configuration(Choices(), {}, None)
+        if config is not None:
+            file = read_config(Path(config))
+        elif origin is not None and preset is None:
+            file = origin.configuration
+        single = with_settings(changes or {}, settings)
+        refuse_contradictions(config, file.choices, preset, init_from)
+    said = file.choices
+    device = device or said.device or "cpu"
     array_module(device)
-    name = chosen_preset(preset, data)
+    name = chosen_preset(preset or said.preset, data)
     folder = RunFolder(folder_path(out, name))
     refuse_loss(folder, overwrite)
-    config = with_settings(PRESETS[name].config, settings)
-    if final and config.patience:
+    with as_run_errors():
+        table = laid_over(laid_over(of_preset(PRESETS[name]), file.changes), single)
+        training = training_of(table)
+    if settings.get("learning_rate") is not None:
+        training = replace(training, optimizer=with_learning_rate(training.optimizer, settings["learning_rate"]))
+    final = final or said.final
+    if final and training.patience:
         raise RunError("--final holds no pictures out, and --patience looks at them: leave one of both out")
-    split_seed = config.seed if split == "random" else None
-    data = data or PRESETS[name].data
+    split_seed = training.seed if split == "random" else None
+    if split is None and said.data is not None and data in (None, said.data.name):
+        split_seed = said.data.split_seed
+    data = data or (PRESETS[name].data if said.data is None else said.data.name)
     if size is not None and not is_own(data):
         raise RunError(f"--size is for pictures of your own, and {data} has its size: leave it out")
-    dataset = load(data, data_dir, split_seed=split_seed, size=size)
-    config = replace(config, flip=config.flip and dataset.flip)
+    dataset = load(data, data_dir, split_seed=split_seed, size=size or file.shape)
+    dataset = replace(dataset, flip=may_be_mirrored(dataset, training.flip, file, single))
+    training = replace(training, flip=training.flip and dataset.flip)
+    with as_run_errors("" if single or file.changes else f"the preset {name} does not fit {dataset.label}: "):
+        model = model_of(table, dataset.shape, len(dataset.classes))
+    train, validation, facts = examples(dataset, training.seed, final, split_seed)
+    about = About(stg_np.__version__, name, final, device, facts, model, training)
+    run = Run(model, training, train, validation, facts.scaling, device)
+    start = first_state(run)
+    if origin is None:
+        return Experiment(run, about, dataset, folder, start, overwrite=overwrite)
+    about = replace(about, init_from=origin.fingerprint)
+    start, notes = begun_with(origin, run, about, start)
+    return Experiment(run, about, dataset, folder, start, overwrite=overwrite, notes=notes)
+
+
+def may_be_mirrored(dataset: Dataset, flip: bool, file: Configuration, single: Table) -> bool:
+    """Whether a mirrored picture still shows its class: as the data set says, or as somebody who knows it says.
+
+    That is who sets ``training.flip``, in a file that is of no other data or by itself, now or for a run on the same
+    data before.
+    """
+    known = file.choices.data
+    told = [single] if known is not None else [single, file.changes]
+    if any("flip" in changes.get("training", {}) for changes in told):
+        return flip or dataset.flip
+    same = known is not None and known.fingerprint == dataset.fingerprint
+    return known.flip if known is not None and same else dataset.flip
+
+
+@contextmanager
+def as_run_errors(before: str = "") -> Iterator[None]:
+    """Turn a ValueError into a :class:`RunError` with the same sentence."""
     try:
-        model = PRESETS[name].make_model(dataset.shape, len(dataset.classes))
+        yield
     except ValueError as error:
-        raise RunError(f"the preset {name} does not fit {dataset.label}: {error}") from error
-    train, validation, facts = examples(dataset, config.seed, final, split_seed)
-    about = About(stg_np.__version__, name, final, device, facts, model, config)
-    run = Run(model, config, train, validation, facts.scaling, device)
-    return Experiment(run, about, dataset, folder, initial_state(run), overwrite=overwrite)
+        raise RunError(f"{before}{error}") from error
+
+
+def refuse_contradictions(config: Any, said: Choices, preset: str | None, init_from: Any) -> None:
+    """Raise a ValueError for what a file says and an option denies, or leaves open."""
+    if config is not None and preset is not None and said.preset not in (None, preset):
+        raise ValueError(f"{config} begins from the preset {said.preset}, not {preset}: leave out --preset or --config")
+    if said.init_from is not None and init_from is None:
+        raise ValueError(
+            f"the run of {config} began with the parameters {said.init_from} of another: name that with --init-from, "
+            "or remove the line init_from"
+        )
+
+
+LARGEST_MODEL = 1 << 28
+"""Parameters. With gradient and moments, and while they are drawn, they take ten times as many bytes and more."""
+
+
+def first_state(run: Run) -> TrainState:
+    """The state before the first step, after trying what would fail in that.
+
+    Raises:
+        RunError: if the model is too large, or the pictures cannot be varied as asked.
+    """
+    with as_run_errors():
+        checkpoint.refuse_endless(run.model, LARGEST_MODEL)
+        if (count := run.model.layout().size) > LARGEST_MODEL:
+            raise ValueError(f"the model has {count:,} parameters, and {LARGEST_MODEL:,} are the limit")
+        prepare(run, run.train.images[:1], np.random.default_rng(0))
+        return initial_state(run)
 
 
 def resume_run(
@@ -330,14 +430,24 @@ def folder_path(out: str | PathLike[str] | None, preset: str) -> Path:
     return Path("runs") / preset if out is None else Path(out)
 
 
-def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
-    """The hyper-parameters with those of :data:`SETTINGS` that are given; None is none."""
+def with_settings(changes: Table, settings: Mapping[str, Any]) -> Table:
+    """Changes, with those of :data:`SETTINGS` that are given; None is none. The learning rate is for later.
+
+    Raises:
+        TypeError: if something is none of them. ValueError: if it contradicts the changes.
+    """
     if unknown := settings.keys() - set(SETTINGS):
         raise TypeError(f"{', '.join(sorted(unknown))} is none of the settings {', '.join(SETTINGS)}")
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "learning_rate" in given:
-        given["optimizer"] = with_learning_rate(config.optimizer, given.pop("learning_rate"))
-    return replace(config, **given)
+    changes = deepcopy(changes)
+    for name, value in settings.items():
+        if value is not None and name != "learning_rate":
+            put(changes, f"training.{name}", value)
+    rates = [name for name, _ in flattened(changes) if name.endswith(".learning_rate")]
+    if rates and settings.get("learning_rate") is not None:
+        raise ValueError(
+            f"--learning-rate and {showable(rates[0], 60)} both set a learning rate: leave one of both out"
+        )
+    return changes
 
 
 def as_begun(about: About) -> dict[str, Any]:

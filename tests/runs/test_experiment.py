@@ -104,7 +104,7 @@ def test_the_preset_follows_the_data_and_the_data_follow_the_preset() -> None:
 def test_what_is_no_setting_is_refused() -> None:
     with pytest.raises(TypeError, match="dropout"):
         make_run("small", dropout=0.5)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(RunError, match="at least 1"):
         make_run("small", epochs=0)
 
 
