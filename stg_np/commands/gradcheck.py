@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import FAILED, OK, UsageError, checked_device
 from stg_np.commands.options import add_device, add_json, whole
-from stg_np.foreign import read_limited
+from stg_np.foreign import read_limited, showable
 from stg_np.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 ABOUT = "hold forward/backward pairs against finite differences: the package's, or those of your own file"
 EPILOG = """FILE.py is run as Python runs it, so check only what you would run. A pair in it is three names:
 
-  def swish_forward(x):                 # returns outputs and cache
+  import numpy as np
+
+  def swish_forward(x):                      # outputs, cache
       s = 1 / (1 + np.exp(-x))
       return x * s, (x, s)
 
-  def swish_backward(dy, cache):        # returns the gradients of the inputs, in their order or by name
+  def swish_backward(dy, cache):             # a gradient for each input, in order
       x, s = cache
       return dy * (s + x * s * (1 - s))
 
-  swish_inputs = {"x": np.random.default_rng(0).standard_normal((3, 4))}
+  swish_inputs = {"x": np.linspace(-2, 2, 12).reshape(3, 4)}
 
-or, of an object that has the methods forward and backward, swish_layer and swish_inputs. The inputs may also be a
-function that returns them. swish_options, a dictionary, goes to check_pair or check_layer of stg_np.gradcheck:
-{"float32": False}, {"eps": 1e-5}, {"params": {"W": "dW"}}. Names that begin with _ are left alone.
+An object with forward(x) and backward(dy), which keeps its cache, parameters and their gradients in itself, is:
+
+  dense_layer = Dense(3, 2)
+  dense_inputs = {"x": np.linspace(-2, 2, 12).reshape(4, 3)}
+  dense_options = {"params": {"W": "dW", "b": "db"}}
+
+NAME_inputs may also be a function that returns the dictionary. NAME_options (which may be left out) are keyword
+arguments of check_pair or check_layer in stg_np.gradcheck: {"float32": False}, {"eps": 1e-5}. Names that begin with _
+are left alone.
 
 exit codes: 0 all right, 1 a pair failed, 2 wrong use of the command or a file that cannot be checked
 
@@ -82,10 +90,8 @@ def check_file(path: Path, device: str, seed: int) -> list[Report]:
         OSError: if it cannot be read.
     """
     with imported(path) as module:
-        return [
-            report_of(path, pair, parts, device, seed)
-            for pair, parts in pairs_in(path, module).items()
-        ]  # fmt: skip
+        pairs = pairs_in(path, module)
+        return [report_of(path, pair, parts, device, seed) for pair, parts in pairs.items()]
 
 
 @contextlib.contextmanager
@@ -95,7 +101,8 @@ def imported(path: Path) -> Iterator[ModuleType]:
     try:
         code = compile(content, str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}: it is no Python, correct that line") from None
+        where = f"{path}, line {error.lineno}" if error.lineno else path
+        raise UsageError(f"{where}: {error.msg}: it is no Python") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"{path} cannot be read as Python: {error}") from None
     spec = importlib.util.spec_from_loader(MODULE, loader=None, origin=str(path))
@@ -130,7 +137,7 @@ def told(path: Path, error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f" (line {frames[-1].lineno}: {frames[-1].line or '…'})" if frames else ""
     said = f": {error}" if str(error) else ""
-    return f"{type(error).__name__}{said}{where}"
+    return showable(f"{type(error).__name__}{said}{where}", 500)
 
 
 def pairs_in(path: Path, module: ModuleType) -> dict[str, dict[str, Any]]:
@@ -188,7 +195,11 @@ def mapping_of(path: Path, name: str, value: Any) -> dict[str, Any]:
 
 
 def report_of(path: Path, pair: str, parts: Mapping[str, Any], device: str, seed: int) -> Report:
-    """Check one pair; an exception of its code is its failure, not that of the others."""
+    """Check one pair; an exception of its code is its failure, not that of the others.
+
+    Raises:
+        UsageError: if its inputs or options are none.
+    """
     from stg_np.checks import on_device
     from stg_np.gradcheck import Report, check_layer, check_pair
 
@@ -199,5 +210,13 @@ def report_of(path: Path, pair: str, parts: Mapping[str, Any], device: str, seed
             return check_layer(parts["layer"], inputs, **options)
         return check_pair(parts["forward"], parts["backward"], inputs, **options)
     except (Exception, SystemExit) as error:
+        if isinstance(error, (TypeError, ValueError)) and is_of_the_package(error):
+            raise UsageError(f"{path}: {pair} cannot be checked: {error}") from error
         nothing = float("nan")
         return Report(pair, "error", nothing, nothing, nothing, failures=(told(path, error),))
+
+
+def is_of_the_package(error: BaseException) -> bool:
+    """Whether an exception was raised by the checker, not by what it checks."""
+    package = Path(__file__).parents[1]
+    return all(package in Path(frame.filename).parents for frame in traceback.extract_tb(error.__traceback__))
