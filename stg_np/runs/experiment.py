@@ -200,7 +200,8 @@ class Experiment:
         from stg_np.runs import plots
 
         title = f"{self.dataset.label}, preset {self.about.preset}"
-        write_atomically(self.folder.curves, plots.curves_png(self.folder.read_metrics(), title))
+        smoothing = 0.0 if self.run.loss else self.run.config.label_smoothing
+        write_atomically(self.folder.curves, plots.curves_png(self.folder.read_metrics(), title, smoothing))
 
     def draw_confusion(self, scores: Scores) -> None:
         """The confusion matrix of the test."""

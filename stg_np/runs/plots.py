@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 DPI = 120
 
 
-def curves_png(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
-    """Loss (nats) and accuracy over the epochs; ``metrics`` are the lines of ``metrics.jsonl``."""
+def curves_png(metrics: Sequence[Mapping[str, Any]], title: str, label_smoothing: float = 0.0) -> bytes:
+    """Loss (nats) and accuracy over the epochs; ``metrics`` are the lines of ``metrics.jsonl``.
+
+    ``label_smoothing``: of the loss in training; that on the held-out pictures is without. A legend says so, for the
+    two curves are not of one measure.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -28,14 +32,18 @@ def curves_png(metrics: Sequence[Mapping[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
-        for key, label, style in ((name, "training (augmented)", "-"), (f"validation_{name}", "validation", "o-")):
+        smoothed = name == "loss" and label_smoothing > 0
+        training = f"training (augmented{f', label smoothing {label_smoothing:g}' if smoothed else ''})"
+        validation = f"validation{' (no label smoothing)' if smoothed else ''}"
+        for key, label, marker in ((name, training, "s"), (f"validation_{name}", validation, "o")):
             points = [(line["epoch"], line[key]) for line in epochs if line[key] is not None]
-            if points:
-                axes.plot(*zip(*points), style, label=label, markersize=3)
+            if points:  # with markers: a single epoch has no line
+                axes.plot(*zip(*points), marker=marker, label=label, markersize=6 if len(points) == 1 else 3)
         axes.set(xlabel="epoch", ylabel="loss (nats)" if name == "loss" else name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if epochs:
+            axes.set_xlim(0.5, epochs[-1]["epoch"] + 0.5)
             axes.legend()
     return png(figure)
 

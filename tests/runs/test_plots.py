@@ -56,8 +56,21 @@ def epoch(number: int, validation: float | None) -> dict[str, Any]:
 def test_curves(metrics: list[dict[str, Any]], validated: bool) -> None:
     picture = opened(curves_png(metrics, "digits, preset digits"))
     assert picture.width > 2 * picture.height > 200
-    distance = np.abs(np.asarray(picture.convert("RGB")).astype(int) - (255, 127, 14)).max(-1)
-    assert (distance < 60).any() == validated  # the colour of the second line
+    assert (shows(picture, 31, 119, 180), shows(picture, 255, 127, 14)) == (
+        bool(metrics),
+        validated,
+    )  # matplotlib's own
+
+
+def shows(picture: Image.Image, *colour: int) -> bool:
+    """Whether there are as many pixels of a colour as a line or the marker of a single point has, beside the legend."""
+    distance = np.abs(np.asarray(picture.convert("RGB")).astype(int) - colour).max(-1)
+    return int((distance < 60).sum()) >= 20
+
+
+def test_curves_name_label_smoothing() -> None:
+    plain, smoothed = (curves_png([epoch(1, 0.5)], "title", smoothing) for smoothing in (0.0, 0.1))
+    assert curves_png([epoch(1, 0.5)], "title") == plain != smoothed
 
 
 @pytest.mark.parametrize("classes", [2, 10])
