@@ -182,10 +182,12 @@ def longest(way: Way) -> Track:
 
 def image_layers(model: ImageSTG, cache: ImageSTGCache) -> list[LayerSeen]:
     """The layers of an image STG."""
-    return [image_layer(model.spec(name).kind.sweep, name, layer.gated) for name, layer in zip(model.names, cache.layers)]
+    return [
+        image_layer(name, model.spec(name).kind.sweep, layer.gated) for name, layer in zip(model.names, cache.layers)
+    ]
 
 
-def image_layer(sweep: Sweep, name: str, gated: GatedSweepCache) -> LayerSeen:
+def image_layer(name: str, sweep: Sweep, gated: GatedSweepCache) -> LayerSeen:
     """Gates and sweeps of one layer of maps."""
     gates = Gates(*(to_host(gate)[0] for gate in gated.gates))
     written = gates.u * to_host(gated.inflow)[0]
@@ -253,10 +255,10 @@ def sequence_layer(model: STG, number: int, layer: LayerCache) -> LayerSeen:
     """Gates and walks of a layer, the walks' cells side by side."""
     spec, ways, gates = model.spec(number), [], []
     for direction, walk in zip(spec.directions, layer.walks):
-        order = np.arange(spec.grid[0] * spec.grid[1]).reshape(1, -1, 1)
-        order = in_order(transpose_grid(order, spec.grid) if spec.turned else order, direction).reshape(-1)
+        steps: Array = np.arange(spec.grid[0] * spec.grid[1]).reshape(1, -1, 1)
+        order = in_order(transpose_grid(steps, spec.grid) if spec.turned else steps, direction).reshape(-1)
         own, v, memories = walk_of(walk)
-        i, u, o, z, v, m = (in_place(steps, order, spec.grid) for steps in (*own, v, memories))
+        i, u, o, z, v, m = (in_place(walked, order, spec.grid) for walked in (*own, v, memories))
         gates.append(Gates(i, u, o, z))
         name = f"{'column by column' if spec.turned else 'row by row'}{', backwards' if direction == 'left' else ''}"
         ways.append(Way(name, order[None], 1 - u, u * v, m))

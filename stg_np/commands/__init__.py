@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "stg_np.commands.train",
     "eval": "stg_np.commands.eval",
     "predict": "stg_np.commands.predict",
+    "explain": "stg_np.commands.explain",
     "export": "stg_np.commands.export",
     "gradcheck": "stg_np.commands.gradcheck",
     "data": "stg_np.commands.data",

@@ -41,6 +41,35 @@ def load_checkpoint(path: Path, device: str) -> tuple[Path, Stored]:
     return (folder.last, last) if best is None else (folder.best, best)
 
 
+def add_framing(parser: Any) -> None:
+    """``--invert`` and ``--crop``."""
+    from stg_np.data.pictures import CROPS
+
+    parser.add_argument("--invert", action="store_true", help="make light dark and dark light first")
+    parser.add_argument("--crop", choices=CROPS, help="how pictures are framed (default: as the training pictures are)")
+
+
+def refuse_other_input(path: Path, stored: Stored) -> None:
+    """Only a model of pictures can be shown some.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    from stg_np.data.pictures import MODES
+
+    shape = stored.about.model.input_shape
+    if len(shape) != 3 or shape[2] not in MODES:
+        raise UsageError(f"{path} is not a model of grey or coloured pictures")
+
+
+def has_ink(stored: Stored) -> bool:
+    """Whether the pictures that the model learned from are light ink on dark."""
+    from stg_np.data import SOURCES
+
+    known = SOURCES.get(stored.about.data.name)
+    return known is not None and known.INFO.ink
+
+
 def refuse_sheet(target: Path, option: str) -> None:
     """Before any work: a sheet of pictures is a new file, or replaces an older sheet, but nothing of anybody's.
 

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.commands import OK, WRONG_USE, UsageError, checked_device
-from stg_np.commands.options import add_checkpoint, add_device, add_json, load_checkpoint, refuse_sheet, whole
-from stg_np.data import SOURCES, DataError
-from stg_np.data.pictures import CROPS, MODES, Crop, Seen, open_picture, pictures_in, read_stream, see
+from stg_np.commands import OK, WRONG_USE, checked_device
+from stg_np.commands.options import (
+    add_checkpoint,
+    add_device,
+    add_framing,
+    add_json,
+    has_ink,
+    load_checkpoint,
+    refuse_other_input,
+    refuse_sheet,
+    whole,
+)
+from stg_np.data import DataError
+from stg_np.data.pictures import Crop, Seen, open_picture, pictures_in, read_stream, see
 from stg_np.engine import Threads
 from stg_np.foreign import showable
 from stg_np.runs.archive import write_atomically
@@ -66,8 +76,7 @@ def add_options(parser: Any) -> None:
     add_checkpoint(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files, folders, or - for standard input")
     parser.add_argument("--top", type=whole(1), default=3, metavar="K", help="classes to name (default: %(default)s)")
-    parser.add_argument("--invert", action="store_true", help="make light dark and dark light first")
-    parser.add_argument("--crop", choices=CROPS, help="how pictures are framed (default: as the training pictures are)")
+    add_framing(parser)
     parser.add_argument("--show", type=Path, metavar="FILE.png", help="a picture of what the network saw")
     output = parser.add_mutually_exclusive_group()
     add_json(output)
@@ -80,9 +89,7 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
     checked_device(device, None)
     path, stored = load_checkpoint(args.checkpoint, device)
-    shape = stored.about.model.input_shape
-    if len(shape) != 3 or shape[2] not in MODES:
-        raise UsageError(f"{path} is not a model of grey or coloured pictures")
+    refuse_other_input(path, stored)
     if args.show is not None:
         refuse_sheet(args.show, "--show")
     answers: list[Answer] = []
@@ -99,12 +106,6 @@ def run(args: argparse.Namespace) -> int:
     if args.show is not None and answers:
         show(args.show, answers, stored.about.data.value_range)
     return WRONG_USE if failures else OK
-
-
-def has_ink(stored: Stored) -> bool:
-    """Whether the pictures that the model learned from are light ink on dark."""
-    known = SOURCES.get(stored.about.data.name)
-    return known is not None and known.INFO.ink
 
 
 def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataError], None]) -> Iterator[Answer]:

@@ -69,10 +69,11 @@ def confusion_png(confusion: Array, classes: Sequence[str], title: str) -> bytes
     return png(figure)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file."""
+def png(figure: Figure, maker: str | None = None) -> bytes:
+    """The figure as the bytes of a PNG file; ``maker``: what is written into it as the program that drew it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI)
+    metadata = {} if maker is None else {"Software": maker}
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=DPI, metadata=metadata)
     return buffer.getvalue()
