@@ -242,7 +242,8 @@ def draw_track(page: Page, left: float, top: float, room: float, track: Track, g
     axes = page.axes(left, top + 0.24, side, side)
     over(axes, grey, values)
     arrow(axes, track.pixels, values.shape)
-    axes = page.axes(left + side + 0.32, top + 0.24, room - side - 0.55, side)
+    axes = page.axes(left + side + 0.42, top + 0.24, room - side - 0.62, side)
+    axes.locator_params(axis="y", nbins=3)
     steps = np.arange(1, len(memory) + 1)
     width = 0.8 if len(steps) <= 40 else 1.0
     same_sign = track.carried * track.written > 0
