@@ -69,8 +69,8 @@ class Page(NamedTuple):
 
     def text(self, left: float, top: float, text: str, size: float = 9, **style: Any) -> None:
         """Text whose upper left corner is at a place."""
-        style = {"color": INK, "parse_math": False, "ha": "left", "va": "top", "linespacing": 1.35} | style
-        self.figure.text(left / WIDTH, 1 - top / self.height, text, fontsize=size, **style)
+        usual: dict[str, Any] = {"color": INK, "parse_math": False, "ha": "left", "va": "top", "linespacing": 1.35}
+        self.figure.text(left / WIDTH, 1 - top / self.height, text, fontsize=size, **usual | style)
 
     def heading(self, top: float, title: str, explanation: str) -> None:
         """A section begins."""
