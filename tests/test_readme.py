@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from stg_np.cli import make_parser
+from stg_np.data import SOURCES
+from stg_np.runs.experiment import chosen_preset, folder_path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "tutorials/README.md"]
@@ -33,15 +35,51 @@ def test_python_blocks_run(
         assert float(printed.split()[-1]) > 0.8
 
 
+def lines_of(page: str) -> list[str]:
+    """The commands of a page, in the order in which they stand."""
+    lines = "\n".join(blocks(page, "sh")).splitlines()
+    return [found for line in lines if (found := line.split("#")[0].strip())]
+
+
 def commands() -> list[str]:
-    text = "\n".join(block for page in PAGES for block in blocks(page, "sh"))
-    lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return sorted({line for line in lines if line.startswith("stg-np ") and "|" not in line})
+    return sorted({line for page in PAGES for line in lines_of(page) if line.startswith("stg-np ") and "|" not in line})
 
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_ones_that_the_program_knows(command: str) -> None:
     make_parser().parse_args(shlex.split(command)[1:])  # a wrong one raises SystemExit
+
+
+def test_the_commands_of_the_readme_work_in_the_order_in_which_they_stand() -> None:
+    """The program is found, no training meets the folder of an earlier one, and what a command uses was made before."""
+    lines = lines_of("README.md")
+    assert lines.index("make train") < lines.index(". .venv/bin/activate")
+    assert not [line for line in lines if "pip install" in line and "-e" not in shlex.split(line)]
+    made = {"runs/digits", *re.findall(r'out="(.*?)"', "".join(blocks("README.md", "python")))}
+    fetched = {None, "digits"}
+    for number, line in enumerate(lines):
+        words = shlex.split(line)
+        if words[0] != "stg-np":
+            continue
+        assert number > lines.index(". .venv/bin/activate")
+        out = training_folder(words[1:])
+        assert {
+            str(Path(word).parent if "." in word else word) for word in words if word.startswith("runs/")
+        } <= made | {out}
+        if words[1:3] == ["data", "fetch"]:
+            fetched.add(words[3])
+        if out is not None:
+            assert (out in made) == any(word in ("--resume", "--overwrite") for word in words), line
+            assert {words[k + 1] for k, word in enumerate(words) if word == "--data"} & SOURCES.keys() <= fetched, line
+            made.add(out)
+
+
+def training_folder(arguments: list[str]) -> str | None:
+    """Where a training would leave its run; None: it is another command."""
+    args = make_parser().parse_args(arguments)
+    if arguments[0] != "train":
+        return None
+    return str(args.out or folder_path(None, args.preset or chosen_preset(None, args.data)))
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])

@@ -50,7 +50,7 @@ examples:
   stg-np train --resume --out runs/try            go on where Ctrl-C, or the power, stopped it
   stg-np train --set model.width=64 training.optimizer=adamw --out runs/narrow
   stg-np train --config runs/try/config.toml --seed 1 --out runs/again    the same settings once more
-  stg-np train --data pets/ --init-from runs/mine --patience 5            what was learned there, on other pictures
+  stg-np train --data pets/ --init-from runs/mine --out runs/tuned        what was learned there, on other pictures
 
 --set changes any entry of model and training in the config.toml that a run writes; --config takes such a file, or a
 part of one. With --init-from the settings are those of the other run, unless --preset or --config names others; the
