@@ -40,6 +40,7 @@ class Progress:
             unit_scale=True,
             ncols=min(COLUMNS, shutil.get_terminal_size().columns)
             - 1,  # in the last column some terminals break the line
+            nrows=24,  # a terminal that does not know its height has one
             bar_format=BAR,
             file=sys.stderr,
             disable=not streams.is_terminal(sys.stderr),

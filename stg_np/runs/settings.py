@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from stg_np.foreign import parse_toml, read_limited, showable
 from stg_np.models import MODELS
@@ -25,6 +25,13 @@ Table = dict[str, Any]
 
 LARGEST_SIDE = 4096
 """Of pictures, in pixels."""
+
+
+ELSEWHERE = {
+    "preset": "--preset", "final": "--final", "device": "--device", "init_from": "--init-from", "data": "--data",
+    "model.input_shape": "--data and --size", "model.classes": "--data",
+}  # fmt: skip
+"""What stands in a configuration and is no single setting, and the option that chooses it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,9 @@ def parse_settings(texts: Sequence[str]) -> Table:
         name, _, value = (part.strip() for part in text.partition("="))
         if not (name and value):
             raise ValueError(f"a setting is NAME=VALUE, like model.width=128, not {showable(text, 60)!r}")
+        for other, option in ELSEWHERE.items():
+            if f"{name}.".startswith(f"{other}."):
+                raise ValueError(f"{showable(name, 60)} is chosen with {option}")
         put(table, name, parsed(value))
     return table
 
@@ -197,4 +207,9 @@ def training_of(table: Table) -> TrainConfig:
     Raises:
         ValueError: naming the entry that is impossible.
     """
-    return from_table(Training, {"training": table["training"]}).training
+    try:
+        return from_table(Training, {"training": table["training"]}).training
+    except ValueError as error:
+        name = str(error).partition(":")[0].removeprefix("training.")
+        words = get_args(get_type_hints(TrainConfig).get(name)) if "enum value" in str(error) else ()
+        raise ValueError(f"{error}: use one of {', '.join(words)}" if words else str(error)) from None
