@@ -350,8 +350,11 @@ def first_state(run: Run) -> TrainState:
         checkpoint.refuse_endless(run.model, LARGEST_MODEL)
         if (count := run.model.layout().size) > LARGEST_MODEL:
             raise ValueError(f"the model has {count:,} parameters, and {LARGEST_MODEL:,} are the limit")
-        prepare(run, run.train.images[:1], np.random.default_rng(0))
-        return initial_state(run)
+        now, epochs, parts = initial_state(run), run.config.epochs, len(run.config.sides) or 1
+        for epoch in {-(-part * epochs // parts) for part in range(parts)} - {epochs}:  # the pictures' side is another
+            x = prepare(run, run.train.images[:1], np.random.default_rng(0), epoch=epoch)
+            run.model.forward(x, now.params, now.state)
+        return now
 
 
 def resume_run(

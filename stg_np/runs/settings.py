@@ -113,7 +113,7 @@ def parse_settings(texts: Sequence[str]) -> Table:
     table: Table = {}
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
-        if not (name and value):
+        if not (value and all(name.split("."))):
             raise ValueError(f"a setting is NAME=VALUE, like model.width=128, not {showable(text, 60)!r}")
         for other, option in ELSEWHERE.items():
             if f"{name}.".startswith(f"{other}."):
@@ -146,8 +146,9 @@ def put(table: Table, name: str, value: Any) -> None:
         table = table[part]
     if isinstance(table.get(last), dict) and not isinstance(value, dict):
         table, last = table[last], "kind"
-    if table.setdefault(last, value) != value:
+    if last in table and table[last] != value:
         raise ValueError(f"{showable(name, 60)} is set twice, to {table[last]!r:.60} and to {value!r:.60}")
+    table[last] = value
 
 
 def of_preset(preset: Preset) -> Table:
@@ -184,7 +185,9 @@ def laid_over(base: Table, changes: Table, place: str = "") -> Table:
     for name, value in changes.items():
         if name not in base:
             hint = did_you_mean(f"{place}{name}", [f"{place}{each}" for each, _ in flattened(base)])
-            raise ValueError(f"{showable(place + name, 60)} is unknown: {hint}{place or 'it '}has {', '.join(base)}")
+            raise ValueError(
+                f"{showable(place + name, 60)} is unknown: {hint}{place[:-1] or 'it'} has {', '.join(base)}"
+            )
         if isinstance(base[name], dict):
             value = laid_over(base[name], value if isinstance(value, dict) else {"kind": value}, f"{place}{name}.")
         new[name] = value
