@@ -308,10 +308,10 @@ def test_flops_are_those_of_the_definition() -> None:
 
 def test_the_bytes_on_a_gpu_are_those_of_kernels_and_products() -> None:
     from stg_np.bench.cuda import needed_bytes
-    from stg_np.fast.cuda import traffic_bytes
+    from stg_np.fast.cuda import VARIANTS, sequence_walk, traffic_bytes
 
     products = 4 * 6 * ((5 + 28) + (28 + 5) + (5 + 28))  # of 2 × 3 rows: read and written by x W, da Wᵀ, xᵀ da
-    assert needed_bytes(LayerCase(2, 3, 5, 7)) == sum(traffic_bytes(2, 3, 7, np.float32)) + products
+    assert needed_bytes(LayerCase(2, 3, 5, 7)) == sum(traffic_bytes(VARIANTS[0], sequence_walk(2, 3, 7))) + products
 
 
 # --- result files --------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ NOT_LISTED = {
     "stg_np.checks": "the list itself, whose helpers only adapt",
     "stg_np.bench": "measures other libraries, which need not be installed",
     "stg_np.fast.cuda": "needs a GPU; its own test holds it against the plain path",
+    "stg_np.fast.cuda_sweep": "likewise",
 }
 """Modules and packages whose backward functions the list does not have, and why."""
 

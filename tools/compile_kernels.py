@@ -44,8 +44,8 @@ def table() -> Iterator[tuple[bool, str]]:
             for name, local, registers in sorted(functions, reverse=True):
                 yield (
                     local == 0,
-                    f"{architecture}  {name:12}  {variant.real:6}  {gates:8}  φ_z {phi_z:8}  {registers:3} registers"
-                    f"  {local} bytes of local memory",
+                    f"{architecture}  {name:12}  {variant.real:6}  {gates:8}  φ_z {phi_z:8}  memory {variant.memory:5}"
+                    f"  {registers:3} registers  {local} bytes of local memory",
                 )
 
 

@@ -74,10 +74,11 @@ def layer_row(xp: Any, case: LayerCase) -> dict[str, Any]:
 
 def needed_bytes(case: LayerCase) -> int:
     """What kernels and products must read and write, every array once per kernel, in float32."""
-    from stg_np.fast.cuda import traffic_bytes
+    from stg_np.fast.cuda import Variant, sequence_walk, traffic_bytes
 
+    variant = Variant("float", diagonal=False, tanh_candidate=True, memory="given")
     products = 3 * 4 * case.B * case.T * (case.D + 4 * case.H)  # x W, da Wᵀ and xᵀ da: read and written
-    return int(sum(traffic_bytes(case.B, case.T, case.H, np.float32))) + products
+    return sum(traffic_bytes(variant, sequence_walk(case.B, case.T, case.H))) + products
 
 
 def seconds_of(run: Callable[[], Any], array: Any) -> float:

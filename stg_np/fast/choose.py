@@ -15,12 +15,13 @@ import numpy as np
 from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, get_xp
 from stg_np.fast import conv as fast_conv
-from stg_np.fast import cuda, layer, walks
+from stg_np.fast import cuda, cuda_sweep, layer, walks
 from stg_np.fast import maps as fast_maps
 from stg_np.layers import maps, walk
 from stg_np.layers.maps import MapSpec
 from stg_np.layers.spec import Cell, Pair, STMKind, WalkSpec
 from stg_np.ops import conv
+from stg_np.sweep import SweepKind
 from stg_np.workspace import Workspace
 
 
@@ -51,8 +52,16 @@ def map_layer_pair(x: Array, spec: MapSpec, params: stm.STMParams, work: Workspa
     """``forward(h, params, spec, statistics)`` and ``backward(dy, cache, params, spec)`` of a layer of maps."""
     if work is not None and get_xp(x) is np and fast_maps.covers(spec.kind, params):
         return Pair(partial(fast_maps.map_layer_forward, work=work), partial(fast_maps.map_layer_backward, work=work))
-    window = conv_pair(x, work and work.within("window"))
-    return Pair(partial(maps.map_layer_forward, window=window), partial(maps.map_layer_backward, window=window))
+    window, gated = conv_pair(x, work and work.within("window")), sweep_pair(x, spec.kind, work)
+    forward = partial(maps.map_layer_forward, window=window, gated=gated)
+    return Pair(forward, partial(maps.map_layer_backward, window=window, gated=gated))
+
+
+def sweep_pair(x: Array, kind: SweepKind, work: Workspace | None) -> Pair:
+    """``forward(p, params, kind)`` and ``backward(dy, cache, params, kind)`` of gates and sweeps on arrays like x."""
+    if work is not None and cuda.available(get_xp(x)) and cuda_sweep.covers(kind, x.dtype):
+        return Pair(cuda_sweep.gated_sweep_forward, cuda_sweep.gated_sweep_backward)
+    return maps.PLAIN_SWEEP
 
 
 def conv_pair(x: Array, work: Workspace | None) -> Pair:

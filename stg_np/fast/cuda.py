@@ -3,12 +3,16 @@
 Same signatures as :func:`stg_np.stm.stm_forward` and :func:`stg_np.stm.stm_backward`, which are its oracle. CuPy's
 matrix product makes ``p = x W`` before the forward kernel, and ``dx``, ``dW`` after the backward one. In between:
 
-* one thread per (batch, channel) walks the T steps with its memory m (backwards: dm) in a register. No thread waits for
-  another and there are no atomics, so two runs give the same bits;
+* one thread per line and channel walks the steps with its memory m (backwards: dm) in a register; the lines of a
+  sequence are the samples of its batch. No thread waits for another and there are no atomics, so two runs give the
+  same bits;
 * neighbouring threads are neighbouring channels, and channels are the last axis of every array: each read and each
   write of a warp is one run of memory, in the layout (B, T, ·) that the matrix products use anyway;
 * a scan is bound by memory, not by arithmetic, so the gates are not stored: the backward computes them again from p.
-  db (and dw) are summed over the steps in registers; what is left is a sum over the batch.
+  db (and dw) are summed over the steps in registers; what is left is a sum over the lines.
+
+The kernels know maps (B, height, width, ·) and four directions, see :mod:`stg_np.fast.cuda_sweep`; to them a sequence
+is a map of height 1 that is swept to the right, from a memory that is given.
 
 Memory traffic in numbers per (b, t, h), P = 4 with full gates and 1 with diagonal ones, each 4 or 8 bytes:
 
@@ -26,7 +30,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -37,14 +41,29 @@ from stg_np.ops.linear import matmul, outer_sum
 from stg_np.stm import LayerGradients, STMParams, check_sequence
 
 SOURCE = r"""
-// Compiled with REAL (float or double), DIAGONAL and TANH (0 or 1) defined, see Variant.
-// Channel h of sample b is thread b H + h; at each step it owns P numbers of p, H apart: [p_i|p_u|p_o|p_z] or [p_z].
+// Compiled with REAL (float or double), and DIAGONAL, TANH, GIVEN and STILL (0 or 1) defined, see Variant.
+// Thread (b side + k) H + h walks channel h of line k of picture b; at each step, a row of the arrays
+// (B height width, ...), it owns P numbers of p, H apart: [p_i|p_u|p_o|p_z] or [p_z].
 typedef long long Index;
 constexpr Index P = DIAGONAL ? 1 : 4;
 constexpr Index SUMS = DIAGONAL ? 7 : 4;
 
+struct Line { Index first, step, steps; };  // the rows first, first + step, ...
 struct Coefficients { REAL b[4], w[3]; };   // of one channel
 struct Gates { REAL i, u, o, z, a_z; };     // of one channel at one step
+
+// A way is 0 right, 1 left, 2 down, 3 up; ways has two bits for each share of the channels, the first share's lowest.
+inline __device__ Line line_of(
+    Index cell, Index height, Index width, Index H, Index side, Index share, Index ways
+) {
+    const Index h = cell % H, k = cell / H % side, picture = cell / H / side * height * width;
+    const int way = int(ways >> 2 * (h / share)) & 3;
+    const bool vertical = way & 2, backwards = way & 1;
+    const Index lines = vertical ? width : height, steps = vertical ? height : width;
+    const Index step = vertical ? width : 1, start = picture + k * (vertical ? 1 : width);
+    if (k >= lines) return {0, 0, 0};              // the other directions have more lines
+    return backwards ? Line{start + (steps - 1) * step, -step, steps} : Line{start, step, steps};
+}
 
 inline __device__ Coefficients coefficients(const REAL* b, const REAL* w, Index h, Index H) {
     Coefficients c = {};
@@ -64,18 +83,23 @@ inline __device__ Gates gates(const REAL* p, const Coefficients& c, Index H) {
 
 extern "C" __global__ void stm_forward(
     const REAL* __restrict__ p, const REAL* __restrict__ b, const REAL* __restrict__ w, const REAL* __restrict__ m_0,
-    REAL* __restrict__ y, REAL* __restrict__ memories, Index B, Index T, Index H
+    REAL* __restrict__ y, REAL* __restrict__ memories,
+    Index B, Index height, Index width, Index H, Index side, Index share, Index ways
 ) {
     const Index cell = Index(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (cell >= B * H) return;
-    const Index h = cell % H, first = cell / H * T;    // row b T + t of the arrays (B T, ...) is step t
+    if (cell >= B * side * H) return;
+    const Index h = cell % H;
+    const Line line = line_of(cell, height, width, H, side, share, ways);
     const Coefficients c = coefficients(b, w, h, H);
-    REAL m = m_0[cell];
+    REAL m = 0;
+    if (GIVEN) m = m_0[cell];
+    Index row = line.first;
     #pragma unroll 4
-    for (Index row = first; row < first + T; ++row) {
+    for (Index t = 0; t < line.steps; ++t, row += line.step) {
         const Gates g = gates(p + row * P * H + h, c, H);
+        if (STILL) m = 0;
         m += g.u * (g.i * g.z - m);
-        memories[row * H + h] = m;
+        if (!STILL) memories[row * H + h] = m;
         y[row * H + h] = g.o * m;
     }
 }
@@ -83,18 +107,26 @@ extern "C" __global__ void stm_forward(
 extern "C" __global__ void stm_backward(
     const REAL* __restrict__ p, const REAL* __restrict__ b, const REAL* __restrict__ w, const REAL* __restrict__ m_0,
     const REAL* __restrict__ memories, const REAL* __restrict__ dy, const REAL* __restrict__ dm_T,
-    REAL* __restrict__ dp, REAL* __restrict__ dm_0, REAL* __restrict__ sums, Index B, Index T, Index H
+    REAL* __restrict__ dp, REAL* __restrict__ dm_0, REAL* __restrict__ sums,
+    Index B, Index height, Index width, Index H, Index side, Index share, Index ways
 ) {
     const Index cell = Index(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (cell >= B * H) return;
-    const Index h = cell % H, first = cell / H * T;
+    if (cell >= B * side * H) return;
+    const Index h = cell % H;
+    const Line line = line_of(cell, height, width, H, side, share, ways);
     const Coefficients c = coefficients(b, w, h, H);
     REAL sum[SUMS] = {};                               // [db_i|db_u|db_o|db_z] and, diagonal, [dw_i|dw_u|dw_o]
-    REAL carried = dm_T[cell], m = memories[(first + T - 1) * H + h];
+    REAL carried = 0, m = 0;
+    Index row = line.first + (line.steps - 1) * line.step;
+    if (GIVEN) carried = dm_T[cell];
+    if (!STILL && line.steps > 0) m = memories[row * H + h];
     #pragma unroll 4
-    for (Index row = first + T - 1; row >= first; --row) {
-        const REAL before = row > first ? memories[(row - 1) * H + h] : m_0[cell];
+    for (Index t = line.steps - 1; t >= 0; --t, row -= line.step) {
         const Gates g = gates(p + row * P * H + h, c, H);
+        REAL before = 0;
+        if (STILL) m = g.u * (g.i * g.z);
+        else if (t > 0) before = memories[(row - line.step) * H + h];
+        else if (GIVEN) before = m_0[cell];
         const REAL dy_t = dy[row * H + h];
         const REAL dm = dy_t * g.o + carried;          // from y = o m, and from the step after
         const REAL dv = dm * g.u;                      // from m = before + u (v - before)
@@ -109,18 +141,21 @@ extern "C" __global__ void stm_backward(
         }
         for (int k = 0; k < 4; ++k) sum[k] += da[k];
         for (int k = 0; k < P; ++k) dp[(row * P + k) * H + h] = da[4 - P + k];
-        carried = dm * (1 - g.u);
+        if (!STILL) carried = dm * (1 - g.u);
         m = before;
     }
-    dm_0[cell] = carried;
+    if (GIVEN) dm_0[cell] = carried;
     for (int k = 0; k < SUMS; ++k) sums[(cell / H * SUMS + k) * H + h] = sum[k];
 }
 """
 
 THREADS = 64
-"""Per block: few, because B · H is often small and the blocks have to be spread over all multiprocessors."""
+"""Per block: few, because lines · H is often small and the blocks have to be spread over all multiprocessors."""
 
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+
+Memory: TypeAlias = Literal["given", "empty", "still"]
+"""What a memory is before a line's first step: given, or empty; ``still``: empty before every step, m = u ⊙ v."""
 
 
 class Variant(NamedTuple):
@@ -129,14 +164,43 @@ class Variant(NamedTuple):
     real: str
     diagonal: bool
     tanh_candidate: bool
+    memory: Memory
 
     @property
     def options(self) -> tuple[str, ...]:
         """The compiler's options."""
-        return (f"-DREAL={self.real}", f"-DDIAGONAL={self.diagonal:d}", f"-DTANH={self.tanh_candidate:d}", "-std=c++17")
+        flags = {
+            "DIAGONAL": self.diagonal,
+            "TANH": self.tanh_candidate,
+            "GIVEN": self.memory == "given",
+            "STILL": self.memory == "still",
+        }
+        return (f"-DREAL={self.real}", *(f"-D{name}={flag:d}" for name, flag in flags.items()), "-std=c++17")
 
 
-VARIANTS = tuple(Variant(*choice) for choice in product(REALS.values(), (False, True), (False, True)))
+VARIANTS = tuple(Variant(*choice) for choice in product(REALS.values(), (False, True), (False, True), get_args(Memory)))
+
+
+class Walk(NamedTuple):
+    """The way of the threads through maps (B, height, width, H): the kernels' last arguments, in their order."""
+
+    B: int
+    height: int
+    width: int
+    H: int
+    side: int  # lines of a picture, in the direction that has most
+    share: int  # channels of each direction
+    ways: int  # the directions, two bits each
+
+    @property
+    def cells(self) -> int:
+        """The number of threads."""
+        return self.B * self.side * self.H
+
+
+def sequence_walk(B: int, T: int, H: int) -> Walk:
+    """The walk through sequences (B, T, H)."""
+    return Walk(B, 1, T, H, side=1, share=H, ways=0)
 
 
 class KernelCache(NamedTuple):
@@ -180,11 +244,11 @@ def stm_forward(
     if not covers(STMKind(params.R is not None, params.w is not None, phi_z), x.dtype):
         raise ValueError("these kernels do not know such an STM: ask stg_np.fast.choose for a pair that does")
     (B, T, _), H = x.shape, params.b.shape[0] // 4
-    variant = Variant(REALS[x.dtype], params.w is not None, phi_z is TANH)
+    variant = Variant(REALS[x.dtype], params.w is not None, phi_z is TANH, "given")
     x, m_0 = xp.ascontiguousarray(x), dense("m_0", m_0, (B, H), x.dtype)
     p = dense("x W", matmul(x, params.W), (B, T, H if variant.diagonal else 4 * H), x.dtype)
     y, memories = (xp.empty((B, T, H), dtype=x.dtype) for _ in range(2))
-    launch("stm_forward", variant, (p, *vectors(params, H), m_0), (y, memories), (B, T, H))
+    launch("stm_forward", variant, (p, *vectors(params, H), m_0), (y, memories), sequence_walk(B, T, H))
     m_T = memories[:, -1].copy()  # the caller's own
     return (y, m_T), KernelCache(x, p, memories, m_0, variant)
 
@@ -201,7 +265,7 @@ def stm_backward(dy: Array, dm_T: Array, cache: KernelCache, params: STMParams) 
     dp, dm_0 = xp.empty(p.shape, dtype=x.dtype), xp.empty((B, H), dtype=x.dtype)
     sums = xp.empty((B, (7 if variant.diagonal else 4) * H), dtype=x.dtype)  # over the steps, of each sample
     inputs = (p, *vectors(params, H), m_0, memories, dy, dm_T)
-    launch("stm_backward", variant, inputs, (dp, dm_0, sums), (B, T, H))
+    launch("stm_backward", variant, inputs, (dp, dm_0, sums), sequence_walk(B, T, H))
     dvectors = sums.sum(0)  # [db|dw]
     dw = dvectors[4 * H :] if variant.diagonal else None
     return matmul(dp, params.W.T), dm_0, STMParams(outer_sum(x, dp), dvectors[: 4 * H], None, dw)
@@ -221,14 +285,11 @@ def vectors(params: STMParams, H: int) -> tuple[Array, Array]:
     return b, b if params.w is None else dense("w", params.w, (3 * H,), params.b.dtype)
 
 
-def launch(
-    name: str, variant: Variant, inputs: tuple[Array, ...], outputs: tuple[Array, ...], sizes: tuple[int, int, int]
-) -> None:
-    """Queue one kernel on the device, a thread per (batch, channel); ``sizes`` are B, T, H."""
-    B, _, H = sizes
-    if B * H > 0:  # CUDA refuses a grid of no blocks
-        grid = ((B * H + THREADS - 1) // THREADS,)
-        compiled(variant).get_function(name)(grid, (THREADS,), (*inputs, *outputs, *sizes))
+def launch(name: str, variant: Variant, inputs: tuple[Array, ...], outputs: tuple[Array, ...], walk: Walk) -> None:
+    """Queue one kernel on the device, a thread per line and channel."""
+    if walk.cells > 0:  # CUDA refuses a grid of no blocks
+        grid = ((walk.cells + THREADS - 1) // THREADS,)
+        compiled(variant).get_function(name)(grid, (THREADS,), (*inputs, *outputs, *walk))
 
 
 @cache
@@ -239,9 +300,13 @@ def compiled(variant: Variant) -> Any:
     return cupy.RawModule(code=SOURCE, options=variant.options)
 
 
-def traffic_bytes(B: int, T: int, H: int, dtype: Any, *, diagonal: bool = False) -> Traffic:
+def traffic_bytes(variant: Variant, walk: Walk) -> Traffic:
     """The bytes each kernel has to read and write, every array once: ``time × bandwidth`` cannot be less."""
-    P, vectors = (1, 7) if diagonal else (4, 4)  # of H numbers: p at each step; b and w
-    forward = (P + 2) * B * T * H + B * H + vectors * H  # p, memories, y; m_0
-    backward = (2 * P + 2) * B * T * H + 3 * B * H + vectors * (H + B * H)  # p, dp, memories, dy; m_0, dm_T, dm_0; sums
-    return Traffic(forward * np.dtype(dtype).itemsize, backward * np.dtype(dtype).itemsize)
+    P, vectors = (1, 7) if variant.diagonal else (4, 4)  # of H numbers: p at each step; b and w
+    maps, ends = walk.B * walk.height * walk.width * walk.H, walk.cells if variant.memory == "given" else 0
+    kept = 0 if variant.memory == "still" else maps
+    forward = (P + 1) * maps + kept + ends + vectors * walk.H  # p, y; memories; m_0
+    backward = (2 * P + 1) * maps + kept + 3 * ends + vectors * (walk.H + walk.cells)
+    # p, dp, dy; memories; m_0, dm_T, dm_0; b and w, and their sums over each line
+    itemsize = 4 if variant.real == "float" else 8
+    return Traffic(forward * itemsize, backward * itemsize)

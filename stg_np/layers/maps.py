@@ -21,10 +21,13 @@ from stg_np.ops.batch_norm import (
 from stg_np.ops.conv import conv2d_backward, conv2d_forward
 from stg_np.ops.pool2d import MaxPoolCache, max_pool2d_backward, max_pool2d_forward
 from stg_np.stm import STMParams
-from stg_np.sweep import GatedSweepCache, SweepKind, gated_sweep_backward, gated_sweep_forward, window_params
+from stg_np.sweep import SweepKind, gated_sweep_backward, gated_sweep_forward, window_params
 
-PLAIN = Pair(conv2d_forward, conv2d_backward)
+PLAIN_WINDOW = Pair(conv2d_forward, conv2d_backward)
 """The window by the plain convolution, for which its fast form may stand in."""
+
+PLAIN_SWEEP = Pair(gated_sweep_forward, gated_sweep_backward)
+"""Gates and sweeps by the plain functions, for which a device's kernels may stand in."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,24 @@ class MapCache(NamedTuple):
     window: Any
     pool: MaxPoolCache | None
     norm: BatchNormCache | Array | None
-    gated: GatedSweepCache
+    gated: Any
 
 
 def map_layer_forward(
-    h: Array, params: STMParams, spec: MapSpec, statistics: Statistics | None, *, window: Pair = PLAIN
+    h: Array,
+    params: STMParams,
+    spec: MapSpec,
+    statistics: Statistics | None,
+    *,
+    window: Pair = PLAIN_WINDOW,
+    gated: Pair = PLAIN_SWEEP,
 ) -> tuple[tuple[Array, Statistics | None], MapCache]:
     """h (B, height, width, D) -> y (B, height, width, H), or half as high and wide where the layer pools.
 
     Args:
         h: a map. params: ``W`` a kernel. spec: which layer.
-        statistics: to normalise by; None: those of this batch. window: the convolution's pair.
+        statistics: to normalise by; None: those of this batch.
+        window: the convolution's pair. gated: the pair of gates and sweeps.
 
     Returns:
         ``(y, statistics of this batch)``, None if there were none to compute; and the cache.
@@ -78,15 +88,21 @@ def map_layer_forward(
         (p, measured), norm = batch_norm_forward(p)
     elif spec.normalises and statistics is not None:
         p, norm = fixed_norm_forward(p, statistics)
-    y, gated = gated_sweep_forward(p, params, spec.kind)
-    return (y, measured), MapCache(window_cache, pool, norm, gated)
+    y, gated_cache = gated.forward(p, params, spec.kind)
+    return (y, measured), MapCache(window_cache, pool, norm, gated_cache)
 
 
 def map_layer_backward(
-    dy: Array, cache: MapCache, params: STMParams, spec: MapSpec, *, window: Pair = PLAIN
+    dy: Array,
+    cache: MapCache,
+    params: STMParams,
+    spec: MapSpec,
+    *,
+    window: Pair = PLAIN_WINDOW,
+    gated: Pair = PLAIN_SWEEP,
 ) -> tuple[Array | None, STMParams]:
     """Reverse :func:`map_layer_forward`: dy -> dh (B, height, width, D), dparams."""
-    dp, db, dw = gated_sweep_backward(dy, cache.gated, params, spec.kind)
+    dp, db, dw = gated.backward(dy, cache.gated, params, spec.kind)
     if isinstance(cache.norm, BatchNormCache):
         dp = batch_norm_backward(dp, cache.norm)
     elif cache.norm is not None:

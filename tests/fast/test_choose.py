@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from stg_np import stm, stm_recurrent
-from stg_np.fast import choose, conv, cuda, layer, walks
-from stg_np.layers import walk
+from stg_np.fast import choose, conv, cuda, cuda_sweep, layer, walks
+from stg_np.layers import maps, walk
 from stg_np.layers.spec import STMKind, WalkSpec
 from stg_np.ops import conv as plain_conv
 from stg_np.ops.activations import IDENTITY, TANH
+from stg_np.sweep import SweepKind, summed
 from stg_np.workspace import Workspace
 
 KINDS = {
@@ -68,6 +69,28 @@ def test_on_a_device(name: str, dtype: Any, compiles: bool, monkeypatch: pytest.
     quick = compiles and name in QUICK_ON_A_GPU and dtype is not np.float16
     assert chosen(x, kind, Workspace()) == ((cuda.stm_forward, cuda.stm_backward) if quick else plain_pair(kind))
     assert bare(choose.layer_pair(x, SPEC, kind, Workspace()).forward) == walk.layer_forward
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "covered"),
+    [
+        (SweepKind(), np.float32, True),
+        (SweepKind(), np.float64, True),
+        (SweepKind(), np.float16, False),
+        (SweepKind(summed()), np.float32, False),
+    ],
+)
+def test_gates_and_sweeps(
+    kind: SweepKind, dtype: Any, covered: bool, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.zeros((1, 2, 2, 4), dtype)
+    assert choose.sweep_pair(x, kind, Workspace()) is maps.PLAIN_SWEEP  # NumPy has no kernels
+    monkeypatch.setattr(choose, "get_xp", lambda x: SimpleNamespace(**{"RawModule": None} if compiles else {}))
+    assert choose.sweep_pair(x, kind, None) is maps.PLAIN_SWEEP
+    kernels = (cuda_sweep.gated_sweep_forward, cuda_sweep.gated_sweep_backward)
+    wanted = kernels if covered and compiles else maps.PLAIN_SWEEP
+    assert choose.sweep_pair(x, kind, Workspace()) == wanted
 
 
 def test_the_convolution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,8 @@
-"""The CUDA kernels against the plain path, on a GPU or, where there is none, compiled for the CPU.
-
-A kernel is a C++ function of three integers (block, thread, threads per block) and its arguments. With a few lines of
-preamble a C++ compiler takes the very same source, and a loop over all threads does what a GPU would do: so indices,
-signs and sums are tested on every machine. Not tested without a GPU: the launch itself, and speed.
-"""
+"""The CUDA kernels of the sequence layer against the plain path, on a GPU or, where there is none, on the CPU."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -23,30 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np import stm
-from stg_np.backend import Array, to_device, to_host
+from stg_np.backend import to_device, to_host
 from stg_np.checks import on_device, with_params
 from stg_np.fast import cuda as kernels
 from stg_np.gradcheck import check_pair
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.stm import STMParams
 from tests.contract import hold_to_contract
+from tests.fast.cpu_launcher import COMPILER, NO_COMPILER, CPULauncher
 from tests.strategies import ARRAYS, SEEDS, STM_SIZES, Arrays, STMSizes, examples
 
 ROOT = Path(__file__).parents[2]
-COMPILER = shutil.which("g++") or shutil.which("clang++")
-PREAMBLE = """
-extern "C" double tanh(double);
-extern "C" float tanhf(float);
-static inline float tanh(float a) { return tanhf(a); }
-#define __global__
-#define __device__
-struct Index3 { unsigned x; };
-static Index3 blockIdx, threadIdx, blockDim;
-extern "C" void place(unsigned block, unsigned thread, unsigned threads) {
-    blockIdx.x = block, threadIdx.x = thread, blockDim.x = threads;
-}
-"""
-FENCE, UNTOUCHED = 512, -777.0
 WIDE = st.builds(STMSizes, st.just(3), st.just(2), st.just(2), st.sampled_from((21, 22, 43, 65)))
 """B · H just below and above one and two blocks of 64 threads."""
 
@@ -55,87 +35,6 @@ pairs = pytest.mark.parametrize(
     [(False, TANH), (False, IDENTITY), (True, TANH), (True, IDENTITY)],
     ids=["full-tanh", "full-identity", "diagonal-tanh", "diagonal-identity"],
 )
-
-
-class CPULauncher:
-    """Takes the place of ``kernels.launch``: the same source, on the CPU, its threads one by one in random order."""
-
-    def __init__(self, folder: Path, source: str = kernels.SOURCE) -> None:
-        self.folder, self.source, self.rng = folder, source, np.random.default_rng(0)
-        self.libraries: dict[kernels.Variant, ctypes.CDLL] = {}
-        self.bytes_moved: dict[str, int] = {}
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(kernels, "available", lambda xp: True)
-        patch.setattr(kernels, "launch", self)
-
-    def __call__(
-        self,
-        name: str,
-        variant: kernels.Variant,
-        inputs: tuple[Any, ...],
-        outputs: tuple[Any, ...],
-        sizes: tuple[int, int, int],
-    ) -> None:
-        hosts = [getattr(array, "_host", array) for array in (*inputs, *outputs)]  # what a stand-in holds
-        assert all(array.flags.c_contiguous for array in hosts)
-        assert {array.dtype for array in hosts} == {np.dtype({"float": "f4", "double": "f8"}[variant.real])}
-        self.bytes_moved[name] = sum(array.nbytes for array in {id(array): array for array in hosts}.values())
-        read, written = hosts[: len(inputs)], hosts[len(inputs) :]
-        # beyond an input there is NaN, which spoils whatever it is read into; beyond an output nothing may change
-        fenced = [self.fence(array, np.nan) for array in read] + [
-            self.fence(np.full_like(array, np.nan), UNTOUCHED) for array in written
-        ]
-        before = [array.copy() for array in fenced[: len(inputs)]]
-        self.run(getattr(self.library(variant), name), fenced, sizes)
-        for array, same in zip(fenced, before):
-            np.testing.assert_array_equal(array, same)
-        for array, result in zip(written, fenced[len(inputs) :]):
-            beyond = np.concatenate([result[:FENCE], result[FENCE + array.size :]])
-            assert (beyond == UNTOUCHED).all()
-            array[...] = result[FENCE : FENCE + array.size].reshape(array.shape)
-
-    @staticmethod
-    def fence(array: Array, value: float) -> Array:
-        beyond = np.full(FENCE, value, array.dtype)
-        return np.concatenate([beyond, array.reshape(-1), beyond])
-
-    def run(self, kernel: Any, arrays: list[Array], sizes: tuple[int, int, int]) -> None:
-        B, _, H = sizes
-        place = kernel.library.place
-        pointers = [ctypes.c_void_p(array[FENCE:].ctypes.data) for array in arrays]
-        arguments = (*pointers, *map(ctypes.c_longlong, sizes))
-        for place_in_grid in self.rng.permutation(-(-B * H // kernels.THREADS) * kernels.THREADS):
-            place(*divmod(int(place_in_grid), kernels.THREADS), kernels.THREADS)
-            kernel(*arguments)
-
-    def library(self, variant: kernels.Variant) -> Any:
-        if variant not in self.libraries:
-            assert COMPILER is not None
-            stem = self.folder / "-".join(map(str, variant))
-            stem.with_suffix(".cpp").write_text(PREAMBLE + self.source, encoding="utf-8")
-            warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-parameter")
-            options = (*variant.options, *warnings, "-O0", "-fPIC", "-shared", "-o", f"{stem}.so")
-            subprocess.run([COMPILER, *options, f"{stem}.cpp"], check=True)
-            library = ctypes.CDLL(f"{stem}.so")
-            for name in ("stm_forward", "stm_backward"):
-                getattr(library, name).library = library
-            self.libraries[variant] = library
-        return self.libraries[variant]
-
-
-@pytest.fixture(scope="module")
-def cpu_launcher(tmp_path_factory: pytest.TempPathFactory) -> CPULauncher | None:
-    return CPULauncher(tmp_path_factory.mktemp("kernels")) if COMPILER else None
-
-
-@pytest.fixture
-def launched(library: str, cpu_launcher: CPULauncher | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels run: on the GPU with a real CuPy, else on the CPU."""
-    if library != "cupy":
-        if cpu_launcher is None:
-            pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels on the CPU with")
-        cpu_launcher.install(monkeypatch)
 
 
 def draw_layer(draw: Arrays, sizes: STMSizes, diagonal: bool) -> tuple[Any, ...]:
@@ -265,28 +164,31 @@ def test_arrays_of_two_libraries_are_refused(stand_in: Any) -> None:
 @pairs
 def test_traffic_is_every_array_once(cpu_launcher: CPULauncher | None, diagonal: bool, phi_z: Activation) -> None:
     if cpu_launcher is None:
-        pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels on the CPU with")
+        pytest.skip(NO_COMPILER)
     sizes = STMSizes(3, 4, 2, 5)
     with pytest.MonkeyPatch.context() as patch:
         cpu_launcher.install(patch)
         run(kernels, draw_layer(Arrays(0, np.float32), sizes, diagonal), phi_z)
-    expected = kernels.traffic_bytes(sizes.B, sizes.T, sizes.H, np.float32, diagonal=diagonal)
+    variant = kernels.Variant("float", diagonal, phi_z is TANH, "given")
+    walk = kernels.sequence_walk(sizes.B, sizes.T, sizes.H)
+    expected = kernels.traffic_bytes(variant, walk)
     assert cpu_launcher.bytes_moved == {"stm_forward": expected.forward, "stm_backward": expected.backward}
-    in_float64 = kernels.traffic_bytes(sizes.B, sizes.T, sizes.H, np.float64, diagonal=diagonal)
+    in_float64 = kernels.traffic_bytes(variant._replace(real="double"), walk)
     assert in_float64 == (2 * expected.forward, 2 * expected.backward)
 
 
 PLANTED = [
-    ("cell / H * T;    //", "cell % H * T;    //"),
     ("c.b[g] = b[g * H + h]", "c.b[g] = b[g * H]"),
     ("c.w[g] = w[g * H + h]", "c.w[g] = w[h]"),
     ("p[(P - 1) * H] + c.b[3]", "p[(P - 1) * H]"),
     ("TANH ? tanh(a_z) : a_z", "a_z"),
     ("m += g.u *", "m -= g.u *"),
     ("memories[row * H + h] = m;", "memories[row * H + h] = g.o * m;"),
-    ("if (cell >= B * H) return;", "if (cell > B * H) return;"),
+    ("if (cell >= B * side * H) return;", "if (cell > B * side * H) return;"),
     ("carried = dm_T[cell]", "carried = 0"),
-    ("row > first ? memories[(row - 1) * H + h] : m_0[cell]", "row > first ? memories[(row - 1) * H + h] : 0"),
+    ("if (GIVEN) m = m_0[cell];", ""),
+    ("before = m_0[cell]", "before = 0"),
+    ("before = memories[(row - line.step) * H + h]", "before = memories[row * H + h]"),
     ("dy_t * g.o + carried", "dy_t * g.o"),
     ("(g.i * g.z - before)", "g.i * g.z"),
     ("da[2] = dy_t * m", "da[2] = dm * m"),
@@ -299,7 +201,7 @@ PLANTED = [
 ]
 
 
-@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler (g++ or clang++)")
+@pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
 @pytest.mark.parametrize(("right", "wrong"), PLANTED)
 def test_a_planted_mistake_is_noticed(right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.SOURCE.count(right) >= 1
@@ -319,11 +221,16 @@ def test_the_launch_covers_every_cell_and_leaves_an_empty_batch_alone(monkeypatc
     module = SimpleNamespace(get_function=lambda name: lambda *arguments: calls.append((name, *arguments)))
     monkeypatch.setattr(kernels, "compiled", lambda variant: module)
     array = np.zeros(1)
-    for B, H in ((1, 1), (1, 64), (5, 13), (0, 4)):
-        kernels.launch("stm_forward", kernels.VARIANTS[0], (array,), (array,), (B, 7, H))
+    for walk in (
+        kernels.sequence_walk(1, 7, 1),
+        kernels.sequence_walk(1, 7, 64),
+        kernels.sequence_walk(0, 7, 4),
+        kernels.Walk(B=5, height=1, width=2, H=8, side=2, share=4, ways=6),
+    ):
+        kernels.launch("stm_forward", kernels.VARIANTS[0], (array,), (array,), walk)
     assert calls == [
-        ("stm_forward", (blocks,), (64,), (array, array, *sizes))
-        for blocks, sizes in ((1, (1, 7, 1)), (1, (1, 7, 64)), (2, (5, 7, 13)))
+        ("stm_forward", (blocks,), (64,), (array, array, *walk))
+        for blocks, walk in ((1, (1, 1, 7, 1, 1, 1, 0)), (1, (1, 1, 7, 64, 1, 64, 0)), (2, (5, 1, 2, 8, 2, 4, 6)))
     ]
 
 
@@ -341,7 +248,10 @@ def test_a_variant_is_compiled_once_from_the_source_with_its_options(monkeypatch
     finally:
         kernels.compiled.cache_clear()  # nobody else may be given these
     assert again is full is not diagonal
-    options = [("-DREAL=float", "-DDIAGONAL=0", "-DTANH=0"), ("-DREAL=double", "-DDIAGONAL=1", "-DTANH=1")]
+    options = [
+        ("-DREAL=float", "-DDIAGONAL=0", "-DTANH=0", "-DGIVEN=1", "-DSTILL=0"),
+        ("-DREAL=double", "-DDIAGONAL=1", "-DTANH=1", "-DGIVEN=0", "-DSTILL=1"),
+    ]
     assert requests == [{"code": kernels.SOURCE, "options": (*defined, "-std=c++17")} for defined in options]
 
 

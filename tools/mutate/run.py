@@ -52,6 +52,7 @@ MODULES = (
 LEFT_OUT = {
     "__init__.py": "a registry",
     "cuda.py": "its kernels run on a GPU only",
+    "cuda_sweep.py": "the same kernels",
     "cache.py": "asks the system for a size that changes no number",
 }
 TESTS = (
