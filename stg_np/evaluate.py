@@ -21,6 +21,7 @@ import numpy as np
 from stg_np.backend import Array, to_host
 from stg_np.data.augment import moved
 from stg_np.engine import Engine
+from stg_np.inputs import check_classified, check_confusion
 from stg_np.models.base import Model
 from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.params import Params, State
@@ -62,7 +63,12 @@ def predict_logits(
         images: pictures as stored; ``prepare`` turns a group of them into the model's input on its device.
         engine: who does the work; each worker takes groups of :data:`GROUP` pictures.
         view: how the pictures are looked at.
+
+    Raises:
+        ValueError: if there are no pictures. ValueError, TypeError: see :func:`~stg_np.models.base.check_input`.
     """
+    if not len(images):
+        raise ValueError("there are no pictures")
 
     def logits_of(start: int) -> Array:
         group = images[start : start + GROUP]
@@ -80,14 +86,24 @@ def accuracy(outputs: Array, targets: Array, loss: Loss | None = None) -> tuple[
     """Mean loss and share of right answers (0 … 1) over N examples.
 
     Without a ``loss``, those of a classifier: cross-entropy (nats, no smoothing) of logits (N, C) and labels (N,).
+
+    Raises:
+        ValueError: if there are no examples. ValueError, TypeError: see the loss.
     """
+    if not len(targets):
+        raise ValueError("there are no examples")
     loss = loss or cross_entropy(0.0)
     losses, _ = loss.forward(outputs, targets)
     return float(losses.mean(dtype=np.float64)), float(loss.correct(outputs, targets)) / len(targets)
 
 
 def confusion_matrix(logits: Array, labels: Array) -> Array:
-    """(C, C) counts: row, the true class; column, the class that the model says."""
+    """(C, C) counts: row, the true class; column, the class that the model says; of logits (N, C) and labels (N,).
+
+    Raises:
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_classified`.
+    """
+    check_classified(logits, labels)
     classes = logits.shape[1]
     counts: Array = np.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
     return counts
@@ -95,6 +111,7 @@ def confusion_matrix(logits: Array, labels: Array) -> Array:
 
 def recall_per_class(confusion: Array) -> Array:
     """(C,): right answers over pictures of the class; NaN for a class without pictures."""
+    check_confusion(confusion)
     pictures = confusion.sum(1)
     recall: Array = np.divide(np.diag(confusion), pictures, out=np.full(len(confusion), np.nan), where=pictures > 0)
     return recall
@@ -105,11 +122,13 @@ def precision_per_class(confusion: Array) -> Array:
 
     0 for a class that is never said; NaN for one that is neither said nor there, which a macro mean leaves out.
     """
+    check_confusion(confusion)
     return _share_of(np.diag(confusion), confusion.sum(0), confusion)
 
 
 def f1_per_class(confusion: Array) -> Array:
     """(C,): 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall; 0 and NaN as for precision."""
+    check_confusion(confusion)
     return _share_of(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1), confusion)
 
 
@@ -121,6 +140,9 @@ def _share_of(part: Array, whole: Array, confusion: Array) -> Array:
 
 def one_vs_rest_accuracy(confusion: Array) -> Array:
     """(C,): (TP + TN) / N for each class."""
+    check_confusion(confusion)
+    if not confusion.any():
+        raise ValueError("there are no pictures in this confusion matrix")
     right: Any = np.diag(confusion)
     wrong = confusion.sum(0) + confusion.sum(1) - 2 * right  # called k though it is not, and the reverse
     one_vs_rest: Array = 1 - wrong / confusion.sum()

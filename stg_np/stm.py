@@ -21,7 +21,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from stg_np.backend import Array, check_dtypes, get_xp
+from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_number, check_sequence, check_sizes
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH, Activation
 from stg_np.ops.linear import flat_rows, matmul, outer_sum
 from stg_np.params import Entry
@@ -56,6 +57,7 @@ def init_stm(
 
     So says b_u (:func:`draw_update_biases`), and W_u starts small.
     """
+    check_sizes("D and H", (D, H))
     b = np.zeros(4 * H)
     b[H : 2 * H] = draw_update_biases(rng, H, length)
     W = rng.standard_normal((D, H if diagonal else 4 * H)) / np.sqrt(D)
@@ -73,21 +75,10 @@ def draw_update_biases(rng: np.random.Generator, H: int, length: float) -> Array
     A constant update gate u keeps a memory for about τ = 1/u steps, and u = σ(b_u) gives b_u = −log(τ − 1). Each cell
     has its own τ, log-uniform on [2, max(2, length)] (after Tallec & Ollivier, arXiv:1804.11188).
     """
+    check_number("length", length, least=0)
     tau = np.exp(rng.uniform(np.log(2), np.log(max(2.0, length)), H))
     b_u: Array = -np.log(tau - 1)
     return b_u
-
-
-def check_sequence(x: Array, m_0: Array, params: STMParams) -> None:
-    """What every path asks of its arguments: x (B, T, D) with T ≥ 1, m_0 (B, H), and one floating dtype for all.
-
-    Raises:
-        ValueError: if a shape does not fit. TypeError: see :func:`stg_np.backend.check_dtypes`.
-    """
-    D, H = params.W.shape[0], params.b.shape[0] // 4
-    if x.ndim != 3 or x.shape[1] < 1 or x.shape[2] != D or m_0.shape != (x.shape[0], H):
-        raise ValueError(f"x must be (B, T, {D}) with T ≥ 1 and m_0 (B, {H}), got {x.shape} and {m_0.shape}")
-    check_dtypes(x, m_0, *params)
 
 
 # --- the gates ----------------------------------------------------------------------------------------------
@@ -239,7 +230,7 @@ def stm_forward(
         ``(y, m_T)``, y (B, T, H) and the last memory (B, H), so that chunks can be chained; and the cache.
 
     Raises:
-        ValueError, TypeError: see :func:`check_sequence`.
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_sequence`.
     """
     check_sequence(x, m_0, params)
     p = matmul(x, params.W)  # (B, T, D) -> (B, T, 4H), diagonal gates (B, T, H)

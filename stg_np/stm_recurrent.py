@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_sequence
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import matmul, outer_sum
 from stg_np.stm import (
     Gates,
     LayerGradients,
     STMParams,
-    check_sequence,
     gates_backward,
     gates_forward,
     preactivations_backward,
@@ -87,11 +87,10 @@ def stm_recurrent_forward(
     """The layer whose gates also see the memory; arguments and results as in :func:`stg_np.stm.stm_forward`.
 
     Raises:
-        ValueError: if the parameters have no R. ValueError, TypeError: see :func:`stg_np.stm.check_sequence`.
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_sequence`.
     """
-    if (R := params.R) is None:
-        raise ValueError("these parameters have no R: draw them with init_stm(…, recurrent=True), or use stm_forward")
-    check_sequence(x, m_0, params)
+    check_sequence(x, m_0, params, recurrent=True)
+    R: Array = params.R  # type: ignore[assignment]  # it is there, as was checked
     p = matmul(x, params.W)  # what does not depend on the memory: one product for all steps
     m, outputs, steps = m_0, [], []
     for t in range(x.shape[1]):

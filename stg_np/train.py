@@ -16,10 +16,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.data.augment import Variations, normalise, varied
+from stg_np.data.augment import Scaling, Variations, normalise, varied
 from stg_np.divergence import refuse_bad_step, refuse_divergence
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
+from stg_np.inputs import check_examples, check_fields, check_kind, check_scaling, check_whole
 from stg_np.models.base import Adapts, LossAndGrad, Model, loss_and_grad
 from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.optim import SCHEDULES, ByRole, Moments, Optimizer, clip_by_norm, when_finite
@@ -53,32 +54,23 @@ class TrainConfig(Variations):
     patience: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.group_size, self.patience + 1) < 1:
-            raise ValueError("epochs, batch_size and group_size must be at least 1, and patience at least 0")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is a fraction of the training below 1, got {self.warmup}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is one of {', '.join(SCHEDULES)}, not {self.schedule!r:.60}")
+        super().__post_init__()
+        zeros = ("shift", "cutout", "seed", "patience")
+        check_fields(self, TrainConfig, choices={"schedule": SCHEDULES}, from_zero=zeros,
+                     fractions=("warmup", "label_smoothing"), positive=("clip_norm",))  # fmt: skip
+        check_kind("optimizer", self.optimizer, Optimizer)
 
 
 class Examples(NamedTuple):
-    """Pictures (N, height, width, c) uint8 and labels (N,), on the host."""
+    """Pictures (N, height, width, c) uint8 and labels (N,), on the host; a :class:`Run` checks them."""
 
     images: Array
     labels: Array
 
 
-class Scaling(NamedTuple):
-    """How pixels become numbers: ``(pixel / value_range − mean) / std`` per channel."""
-
-    mean: Array
-    std: Array
-    value_range: int
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything that the result of a training depends on."""
+    """Everything that the result of a training depends on; checked once, here (see :mod:`stg_np.inputs`)."""
 
     model: Model
     config: TrainConfig
@@ -87,6 +79,12 @@ class Run:
     scaling: Scaling
     device: str = "cpu"
     loss: Loss | None = None  # None: cross-entropy, with the label smoothing of the config
+
+    def __post_init__(self) -> None:
+        check_scaling(*self.scaling, self.model.input_shape[-1])
+        classes = self.model.classes if self.loss is None else None
+        for part in filter(None, (self.train, self.validation)):
+            check_examples(*part, self.model.input_shape, self.scaling.value_range, classes)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -227,6 +225,7 @@ def fit(
     Raises:
         TrainingError: at the first record after a step, or of a loss, that was not finite.
     """
+    check_whole("log_every", log_every, least=1)
     now = initial_state(run) if start is None else start
     steps, config = run.steps_per_epoch, run.config
     while now.step < steps * min(config.epochs, now.improved_at // steps + (config.patience or config.epochs)):

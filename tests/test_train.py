@@ -15,7 +15,16 @@ import pytest
 
 from stg_np import evaluate
 from stg_np.backend import Array, to_host
-from stg_np.data.augment import alternate_flip, cutout, normalise, random_flip, random_rotation, random_shift, resized
+from stg_np.data.augment import (
+    Scaling,
+    alternate_flip,
+    cutout,
+    normalise,
+    random_flip,
+    random_rotation,
+    random_shift,
+    resized,
+)
 from stg_np.divergence import TrainingError
 from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
@@ -29,7 +38,6 @@ from stg_np.train import (
     Examples,
     Record,
     Run,
-    Scaling,
     TrainConfig,
     TrainState,
     fit,

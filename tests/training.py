@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array, to_host
+from stg_np.data.augment import Scaling
 from stg_np.models.stg import STG
 from stg_np.ops.losses import Loss
 from stg_np.optim import SGD, AdamW, ByRole, Optimizer, with_learning_rate
 from stg_np.params import Params
-from stg_np.train import Examples, Run, Scaling, TrainConfig, TrainState
+from stg_np.train import Examples, Run, TrainConfig, TrainState
 
 RULES: dict[str, Optimizer] = {
     "sgd": SGD(0.1, 0.05),

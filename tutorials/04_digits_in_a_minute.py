@@ -15,14 +15,14 @@ import numpy as np
 from stg_np import data
 from stg_np.backend import Array
 from stg_np.data import Dataset
-from stg_np.data.augment import channel_statistics, validation_split
+from stg_np.data.augment import Scaling, channel_statistics, validation_split
 from stg_np.engine import Threads
 from stg_np.evaluate import accuracy, confusion_matrix, predict_logits, recall_per_class
 from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.views import patches_forward
 from stg_np.presets import PRESETS, at
-from stg_np.train import Examples, Record, Run, Scaling, TrainState, fit, initial_state, prepare, train_step
+from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare, train_step
 
 # %% [markdown]
 # ## What are the data?

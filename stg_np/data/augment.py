@@ -8,20 +8,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike, NDArray
 
 from stg_np.backend import Array
+from stg_np.inputs import check_choice, check_number, check_shape, check_sizes
+
+Padding: TypeAlias = Literal["reflect", "zero"]
+PADDINGS = get_args(Padding)
+"""What comes in at the border of a picture that is moved: the picture mirrored at its outermost pixels, or zeros."""
 
 
 def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Array, Array]:
     """Mean and standard deviation of each channel of ``images / value_range``: two float64 vectors ``(c,)``.
 
     The sums are exact (integers). A channel that never changes gets the deviation 1, so that dividing is safe.
+
+    Raises:
+        TypeError: if the pictures are not uint8. ValueError: if there are none.
     """
+    check_shape("pictures", images, "N", "height", "width", "c")
+    check_number("value_range", value_range, above=0)
+    if images.dtype != np.uint8:
+        raise TypeError(f"pictures must be uint8, pixels from 0 to {value_range}, got the dtype {images.dtype}")
+    if not images.size:
+        raise ValueError(f"there are no pixels in {images.shape}")
     channels = images.shape[-1]
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for start in range(0, len(images), 1024):  # block by block: no copy of the whole in a wide type
@@ -39,7 +53,12 @@ def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Arr
 def normalise(
     images: NDArray[np.uint8], mean: Array, std: Array, value_range: int, dtype: DTypeLike = np.float32
 ) -> Array:
-    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape."""
+    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape.
+
+    Raises:
+        ValueError: if there is not a mean for each channel, or the pictures are not (B, height, width, c).
+    """
+    check_shape("pictures", images, "B", "height", "width", np.size(mean))
     batch, height, width, channels = images.shape
     # a whole row of pixels against a row of constants: three channels alone are too short an inner loop
     scale = np.tile(1 / (value_range * np.asarray(std)), width).astype(dtype)
@@ -48,6 +67,14 @@ def normalise(
     scaled *= scale
     scaled -= offset
     return scaled.reshape(images.shape)
+
+
+class Scaling(NamedTuple):
+    """How pixels become numbers: ``(pixel / value_range − mean) / std`` per channel."""
+
+    mean: Array
+    std: Array
+    value_range: int
 
 
 @dataclass(frozen=True)
@@ -64,17 +91,21 @@ class Variations:
     flip: bool = False
     flip_in_turn: bool = False
     shift: int = 0
-    shift_padding: Literal["reflect", "zero"] = "reflect"
+    shift_padding: Padding = "reflect"
     rotate: float = 0.0
     cutout: int = 0
     sides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("shift_padding", self.shift_padding, PADDINGS)
+        check_sizes("sides", self.sides)
 
 
 def varied(
     images: Array,
     rng: np.random.Generator,
     how: Variations,
-    scaling: tuple[Array, Array, int],
+    scaling: Scaling,
     *,
     epoch: int = 0,
     epochs: int = 1,
@@ -84,7 +115,7 @@ def varied(
     """Pixels (B, height, width, c), varied and then scaled: what a network sees of them in one epoch.
 
     Args:
-        how: which variations there are. scaling: mean, std and value range, as :func:`normalise` takes them.
+        how: which variations there are. scaling: how they are scaled afterwards.
         epoch: counted from 0, of ``epochs``; it decides the side.
         numbers: (B,), which pictures of the data set they are, and the ``seed``: both for flips in turn.
     """
@@ -157,16 +188,15 @@ def resampling(old: int, new: int) -> Array:
     return matrix
 
 
-def random_shift(
-    images: Array, rng: np.random.Generator, pixels: int, padding: Literal["reflect", "zero"] = "reflect"
-) -> Array:
+def random_shift(images: Array, rng: np.random.Generator, pixels: int, padding: Padding = "reflect") -> Array:
     """Move each picture by −pixels … +pixels in both directions, each shift equally likely.
 
     What comes in at the border is the picture mirrored at its outermost pixels (``"reflect"``) or zeros.
 
     Raises:
-        ValueError: if ``pixels`` is negative, or too large for the picture to be reflected.
+        ValueError: if ``pixels`` is negative, or too large for the picture to be reflected, or the padding unknown.
     """
+    check_choice("padding", padding, PADDINGS)
     batch, height, width, channels = images.shape
     if pixels < 0 or (padding == "reflect" and pixels >= min(height, width)):
         raise ValueError(f"cannot shift pictures of {height}x{width} by {pixels} pixels with {padding} padding")
@@ -255,8 +285,9 @@ def validation_split(
     ``fraction · N``, rounded. Equal arguments give equal splits.
 
     Raises:
-        ValueError: if ``fraction`` is not between 0 and 1, or one side would be empty.
+        ValueError: if ``fraction`` is not between 0 and 1, or one side would be empty, or labels are not (N,).
     """
+    check_shape("labels", labels, "N")
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out must lie between 0 and 1, not at {fraction}")
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -35,10 +35,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_sequence
 from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import matmul, outer_sum
-from stg_np.stm import LayerGradients, STMParams, check_sequence
+from stg_np.stm import LayerGradients, STMParams
 
 SOURCE = r"""
 // Compiled with REAL (float or double), and DIAGONAL, TANH, GIVEN and STILL (0 or 1) defined, see Variant.

@@ -45,7 +45,6 @@ class FastMapCache(NamedTuple):
     scale: Array | None  # (H,), 1 / deviation; None where nothing was normalised
     gates: Array  # (4, …): i, 1 − u, o, z
     memories: Array
-    y: Array
     by_batch: bool  # whether the statistics were this batch's own
 
 
@@ -99,7 +98,7 @@ def map_layer_forward(
         if spec.kind.sweep is not STILL:
             sweep_forward(keep, m, spec.kind, work)
         np.multiply(o, m, out=y[part])
-    cache = FastMapCache(window, before_pool, p, scale, gates, memories, y, measured is not None)
+    cache = FastMapCache(window, before_pool, p, scale, gates, memories, measured is not None)
     return (y, measured), cache
 
 
@@ -134,11 +133,12 @@ def chunk_backward(
     dy: Array, dz: Array, cache: FastMapCache, part: slice, spec: MapSpec, w: list[Array], work: Workspace
 ) -> Array:
     """Of a few pictures: write dz (P, height, width, H), and return da of i, u, o (3, P, height, width, H)."""
-    (i, keep, o, z), m, y = cache.gates[:, part], cache.memories[part], cache.y[part]
-    da = work.empty("da", (3, *y.shape), y.dtype)
+    (i, keep, o, z), m = cache.gates[:, part], cache.memories[part]
+    da = work.empty("da", (3, *m.shape), m.dtype)
     da_i, da_u, da_o = da
-    dm = np.multiply(dy, o, out=work.empty("dm", y.shape, y.dtype))  # from y = o ⊙ m
-    np.subtract(m, y, out=da_o)  # (1 − o) ⊙ m
+    dm = np.multiply(dy, o, out=work.empty("dm", m.shape, m.dtype))  # from y = o ⊙ m
+    np.multiply(o, m, out=da_o)  # y again, because the forward's is its caller's
+    np.subtract(m, da_o, out=da_o)  # (1 − o) ⊙ m
     da_o *= dm  # dy ⊙ m ⊙ o (1 − o)
     if spec.kind.sweep is STILL:
         np.multiply(keep, dm, out=dz)  # (1 − u) ⊙ dm

@@ -29,10 +29,11 @@ import numpy as np
 from stg_np.backend import Array, check_dtypes
 from stg_np.fast import squash
 from stg_np.fast.cache import l2_bytes
+from stg_np.inputs import check_sequence
 from stg_np.layers.spec import STMKind
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.linear import flat_rows
-from stg_np.stm import LayerGradients, STMParams, check_sequence
+from stg_np.stm import LayerGradients, STMParams
 from stg_np.workspace import Workspace
 
 CHUNK_BYTES = max(1 << 21, 2 * l2_bytes())
@@ -63,10 +64,10 @@ def covers(kind: STMKind, dtype: Any) -> bool:
 def stm_forward(
     x: Array, m_0: Array, params: STMParams, *, phi_z: Activation = TANH, work: Workspace
 ) -> tuple[tuple[Array, Array], WalkCache]:
-    """As :func:`stg_np.stm.stm_forward`, φ the identity; y and the cache are good until the next forward in ``work``.
+    """As :func:`stg_np.stm.stm_forward`, φ the identity; the cache is good until the next forward in ``work``.
 
     Raises:
-        ValueError: for what :func:`covers` excludes. ValueError, TypeError: see :func:`stg_np.stm.check_sequence`.
+        ValueError: for what :func:`covers` excludes. ValueError, TypeError: see :func:`stg_np.inputs.check_sequence`.
     """
     check_sequence(x, m_0, params)
     B, T, D = x.shape
@@ -74,8 +75,8 @@ def stm_forward(
     with_ones[..., :D] = x.transpose(1, 0, 2)
     with_ones[..., D] = 1
     cache = walks_forward([with_ones], m_0, [params], phi_z, work)
-    m_T = cache.memories[T].copy()  # the caller's own: the cache and the workspace keep theirs
-    return (cache.y.transpose(1, 0, 2), m_T), cache
+    y, m_T = cache.y.transpose(1, 0, 2).copy(), cache.memories[T].copy()  # the caller's own: the cache keeps its own
+    return (y, m_T), cache
 
 
 def stm_backward(dy: Array, dm_T: Array, cache: WalkCache, params: STMParams, *, work: Workspace) -> LayerGradients:

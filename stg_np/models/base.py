@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import layout_hint, shape_text
 from stg_np.ops.losses import Loss
 from stg_np.params import Layout, Params, State
 from stg_np.workspace import Workspace
@@ -82,11 +83,17 @@ def check_input(model: Model, x: Array, params: Params) -> None:
         ValueError: if x is not (B, …) with the model's ``input_shape``.
         TypeError: if x is not of the parameters' dtype: integer pixels must be scaled first.
     """
-    if x.ndim == 0 or x.shape[1:] != tuple(model.input_shape):
-        wanted = ", ".join(map(str, model.input_shape))
-        raise ValueError(f"the model takes batches of shape (B, {wanted}), got {x.shape}")
+    get_xp(x, params.flat)
+    wanted = tuple(model.input_shape)
+    if x.ndim == 0 or x.shape[1:] != wanted:
+        hint = layout_hint(x.shape, wanted)
+        raise ValueError(f"the model takes batches of shape {shape_text(('B', *wanted))}, got {x.shape}{hint}")
     if x.dtype != params.flat.dtype:
-        raise TypeError(f"the input is {x.dtype} and the parameters are {params.flat.dtype}: convert or scale it first")
+        pixels = ", pixels with normalise(x, mean, std, value_range)" if x.dtype.kind in "bui" else ""
+        raise TypeError(
+            f"the input is {x.dtype} and the parameters are {params.flat.dtype}: convert or scale it first{pixels}, so "
+            "that both have the same dtype"
+        )
 
 
 class LossAndGrad(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_host
+from stg_np.inputs import check_fields, check_sizes
 from stg_np.layers.maps import MapSpec
 from stg_np.layers.spec import MEMORY_PRODUCTS, time_scales
 from stg_np.models.base import Part, check_input
@@ -86,22 +87,23 @@ class ImageSTG:
     norm_rate: float = 0.4
 
     def __post_init__(self) -> None:
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape is (height, width, c), got {self.input_shape}")
-        if not self.widths or min(self.classes, *self.widths, self.depth, self.window, self.patch) < 1:
-            raise ValueError("classes, widths, depth, window and patch must be at least 1")
+        check_sizes("input_shape, (height, width, c),", self.input_shape, lengths=(3,))
+        check_sizes("widths", self.widths, fewest=1)
+        check_sizes("sweeping", self.sweeping)
+        positive, signed = ("head_scale", "norm_rate"), ("slope", "update_bias", "output_bias")
+        check_fields(self, ImageSTG, choices={"join": JOINS}, from_zero=("stem",), positive=positive, signed=signed)
         if self.window % 2 == 0:
             raise ValueError(f"the window needs a pixel in its middle, so an odd side, got {self.window}")
         if not 0 <= self.stem <= 9 * self.input_shape[2] * self.patch**2:
             raise ValueError(f"a stem keeps at most {9 * self.input_shape[2] * self.patch**2} directions")
         if any(not 1 <= layer <= len(self.wide) for layer in self.sweeping):
             raise ValueError(f"sweeping names layers from 1 to {len(self.wide)}, got {self.sweeping}")
-        if self.join not in JOINS or not 1 <= self.directions <= len(ALL_WAYS):
-            raise ValueError(f"join is one of {', '.join(JOINS)}, and there are 1 to {len(ALL_WAYS)} directions")
+        if self.directions > len(ALL_WAYS):
+            raise ValueError(f"there are 1 to {len(ALL_WAYS)} directions, got {self.directions}")
         if self.join == "quarters" and any(width % self.directions for width in self.widths):
             raise ValueError(f"widths {self.widths} cannot be shared out among {self.directions} directions")
-        if not 0 < self.norm_rate <= 1 or self.head_scale <= 0:
-            raise ValueError("norm_rate is above 0 and at most 1, and head_scale above 0")
+        if self.norm_rate > 1:
+            raise ValueError(f"norm_rate must be at most 1, got {self.norm_rate}")
         self.check_size(*self.input_shape[:2])
 
     @property
@@ -230,7 +232,9 @@ class ImageSTG:
         """
         from stg_np.fast.choose import map_layer_pair
 
-        of_any_size = replace(self, input_shape=(*x.shape[1:3], self.input_shape[2])) if x.ndim == 4 else self
+        get_xp(x)
+        any_size = (*x.shape[1:3], *self.input_shape[2:])
+        of_any_size = replace(self, input_shape=any_size) if x.shape[3:] == self.input_shape[2:] else self
         check_input(of_any_size, x, params)
         h, caches, new_state = self.cut(x), [], dict(state)
         for name in self.names:

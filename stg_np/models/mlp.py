@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
+from stg_np.inputs import check_sizes, check_whole
 from stg_np.models.base import Part, check_input
 from stg_np.ops.activations import RELU
 from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear_forward
@@ -45,7 +46,7 @@ class MLP:
         widths: numbers that each dense layer gives.
 
     Raises:
-        ValueError: if a size is below 1.
+        ValueError: if a size is below 1. TypeError: if one is no whole number.
     """
 
     input_shape: tuple[int, ...]
@@ -53,8 +54,9 @@ class MLP:
     widths: tuple[int, ...] = (128, 64)
 
     def __post_init__(self) -> None:
-        if not self.input_shape or min(*self.input_shape, self.classes, *self.widths) < 1:
-            raise ValueError("input_shape, classes and widths must be at least 1")
+        check_sizes("input_shape", self.input_shape, fewest=1)
+        check_whole("classes", self.classes, least=1)
+        check_sizes("widths", self.widths)
 
     @property
     def maps(self) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
+from stg_np.inputs import check_fields, check_sizes
 from stg_np.layers.spec import MEMORY_PRODUCTS, Direction, STMKind, WalkSpec, time_scales
 from stg_np.models.base import Part, check_input
 from stg_np.ops.activations import IDENTITY, TANH
@@ -60,7 +61,7 @@ class STG:
         length: the longest time scale at the start, in steps; 0 means T.
 
     Raises:
-        ValueError: if the fields do not fit together; the message says which.
+        ValueError, TypeError: if a field is not what it must be, or the fields do not fit together.
     """
 
     input_shape: tuple[int, ...]
@@ -79,16 +80,11 @@ class STG:
     length: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.view not in VIEWS or self.pool not in POOLS:
-            raise ValueError(f"view is one of {', '.join(VIEWS)} and pool one of {', '.join(POOLS)}")
-        if len(self.input_shape) not in (2, 3) or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape is (height, width, c) or (T, D), got {self.input_shape}")
-        if min(self.classes, self.width, self.layers, *self.patch) < 1:
-            raise ValueError("classes, width, layers and patch must be at least 1")
+        check_sizes("input_shape, (height, width, c) or (T, D),", self.input_shape, lengths=(2, 3))
+        check_sizes("patch", self.patch, lengths=(2,))
+        check_fields(self, STG, choices={"view": VIEWS, "pool": POOLS}, fractions=("dropout",))
         if self.width % len(self.directions):
             raise ValueError(f"width {self.width} cannot be halved between two directions")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
         if self.is_picture and any(side % step for side, step in zip(self.input_shape, self.patch_size)):
             raise ValueError(f"patches of {self.patch_size} do not divide a picture of {self.input_shape[:2]}")
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from stg_np.backend import Array, get_xp
+import numpy as np
+
+from stg_np.backend import Array, check_dtypes, get_xp
 
 
 class Activation(NamedTuple):
@@ -20,8 +22,17 @@ class Activation(NamedTuple):
 
 
 def sigmoid_forward(x: Array) -> Array:
-    """The logistic function σ(x) = 1 / (1 + e^−x) = ½ tanh(x/2) + ½: the second form cannot overflow."""
-    y: Array = 0.5 * get_xp(x).tanh(0.5 * x) + 0.5
+    """The logistic function σ(x) = 1 / (1 + e^−x), exact to rounding however small it is.
+
+    ½ tanh(x/2) + ½ is the same, but its error is one of 1: at −18 it is 0 in float32, where σ is 1.5e-8. Where e^−x is
+    too large for its dtype, σ is 0, as it should be.
+
+    Raises:
+        TypeError: if x is not of a floating dtype.
+    """
+    check_dtypes(x)
+    with np.errstate(over="ignore"):
+        y: Array = 1 / (1 + get_xp(x).exp(-x))
     return y
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stg_np.backend import Array
+from stg_np.backend import Array, check_dtypes
+from stg_np.inputs import check_shape
 from stg_np.ops.linear import flat_rows
 
 EPSILON = 1e-5
@@ -34,7 +35,13 @@ def batch_norm_forward(x: Array) -> tuple[tuple[Array, Statistics], BatchNormCac
 
     Returns:
         ``(y, statistics)``, and the cache. Nothing is learned through the statistics returned; through y, all is.
+
+    Raises:
+        ValueError: if there are no numbers, or no axis. TypeError: if x is not of a floating dtype.
     """
+    check_dtypes(x)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"x must be (..., C) with at least one row of C ≥ 1 numbers, got {x.shape}")
     rows = flat_rows(x)  # (N, C)
     mean = rows.mean(0)
     centred = x - mean
@@ -55,7 +62,14 @@ def batch_norm_backward(dy: Array, cache: BatchNormCache) -> Array:
 
 
 def fixed_norm_forward(x: Array, statistics: Statistics) -> tuple[Array, Array]:
-    """``y = (x − mean) / √(variance + ε)`` with given statistics; the cache is 1 / deviation."""
+    """``y = (x − mean) / √(variance + ε)`` with given statistics, x (..., C); the cache is 1 / deviation.
+
+    Raises:
+        ValueError: if the statistics are not (C,). TypeError: if there is not one floating dtype for all.
+    """
+    check_dtypes(x, *statistics)
+    for name, values in zip(Statistics._fields, statistics):
+        check_shape(name, values, x.shape[-1])
     scale = (statistics.variance + EPSILON) ** -0.5
     y: Array = (x - statistics.mean) * scale
     return y, scale

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stg_np.backend import Array, get_xp
+from stg_np.backend import Array, check_dtypes, get_xp
+from stg_np.inputs import check_number
 
 
 def dropout_forward(x: Array, rate: float, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -12,7 +13,12 @@ def dropout_forward(x: Array, rate: float, rng: np.random.Generator) -> tuple[Ar
 
     The mask is drawn on the host whatever the device, so that both start equal. Returns y (shape of x) and
     the cache, which is the scaled mask.
+
+    Raises:
+        ValueError: if ``rate`` is not at least 0 and below 1. TypeError: if x is not of a floating dtype.
     """
+    check_number("rate", rate, least=0, below=1)
+    check_dtypes(x)
     kept = rng.random(x.shape, dtype=np.float32) >= rate
     mask = get_xp(x).asarray(kept.astype(x.dtype) / (1 - rate))
     return x * mask, mask

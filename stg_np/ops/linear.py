@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stg_np.backend import Array
+from stg_np.inputs import check_linear
 
 
 class LinearParams(NamedTuple):
@@ -35,8 +36,9 @@ def linear_forward(x: Array, params: LinearParams) -> tuple[Array, LinearCache]:
         y (..., H), and the cache.
 
     Raises:
-        ValueError: if the last axis of ``x`` is not D.
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_linear`.
     """
+    check_linear(x, *params)
     y = matmul(x, params.W) + params.b  # (..., D) (D, H) + (H,) -> (..., H)
     return y, LinearCache(x)
 

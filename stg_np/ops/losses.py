@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_classified, check_number, check_targets
 
 
 class CrossEntropyCache(NamedTuple):
@@ -44,13 +45,18 @@ def cross_entropy_forward(
 
     Returns:
         losses (B,), one per example, in nats; and the cache.
+
+    Raises:
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_classified`; ValueError for such an s.
     """
-    xp = get_xp(logits, labels)
-    classes = logits.shape[1]
+    check_classified(logits, labels)
+    check_number("label_smoothing", label_smoothing, least=0, most=1)
+    xp, classes = get_xp(logits), logits.shape[1]
     one_hot = (labels[:, None] == xp.arange(classes)).astype(logits.dtype)  # (B, C)
     targets = (1 - label_smoothing) * one_hot + label_smoothing / classes
     log_probabilities = log_softmax(logits)
-    losses: Array = -(targets * log_probabilities).sum(1)
+    counted = xp.where(targets > 0, log_probabilities, 0)  # of a class ruled out (logit −∞) 0 · ∞ would be NaN
+    losses: Array = -(targets * counted).sum(1)
     return losses, CrossEntropyCache(xp.exp(log_probabilities), targets)
 
 
@@ -67,6 +73,7 @@ class SquaredErrorCache(NamedTuple):
 
 def squared_error_forward(outputs: Array, targets: Array) -> tuple[Array, SquaredErrorCache]:
     """``½ Σ_k (outputs − targets)²`` of each example: outputs and targets (B, K) -> losses (B,)."""
+    check_targets(outputs, targets)
     errors = outputs - targets
     losses: Array = (errors * errors).sum(1) / 2
     return losses, SquaredErrorCache(errors)
@@ -99,6 +106,7 @@ def cross_entropy(label_smoothing: float = 0.1) -> Loss:
 
 def count_hits(logits: Array, labels: Array) -> Array:
     """How many of the largest logits (B, C) stand at the label (B,)."""
+    check_classified(logits, labels)
     hits: Array = (logits.argmax(1) == labels).sum()
     return hits
 
@@ -109,6 +117,7 @@ TOLERANCE = 0.04
 
 def count_close(outputs: Array, targets: Array) -> Array:
     """How many examples have all their outputs (B, K) within :data:`TOLERANCE` of the targets (B, K)."""
+    check_targets(outputs, targets)
     close: Array = (abs(outputs - targets) < TOLERANCE).all(1).sum()
     return close
 

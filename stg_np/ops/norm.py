@@ -8,25 +8,34 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stg_np.backend import Array
+from stg_np.backend import Array, check_dtypes
+from stg_np.inputs import check_number
 
 EPSILON = 1e-5
 """ε, small beside the mean square of what is normalised."""
 
 
 class RMSNormCache(NamedTuple):
-    """``y``: the output, (..., D); ``scale``: 1 / rms, (..., 1)."""
+    """``x``: the input, (..., D); ``scale``: 1 / rms, (..., 1)."""
 
-    y: Array
+    x: Array
     scale: Array
 
 
 def rms_norm_forward(x: Array, *, epsilon: float = EPSILON) -> tuple[Array, RMSNormCache]:
-    """``y = x / rms(x)`` with ``rms(x) = √(mean(x²) + ε)`` over the last axis; x and y are (..., D)."""
+    """``y = x / rms(x)`` with ``rms(x) = √(mean(x²) + ε)`` over the last axis; x and y are (..., D).
+
+    Raises:
+        ValueError: if x has no axis, or one of no numbers, or ε is below 0. TypeError: if x is not of a floating dtype.
+    """
+    check_number("epsilon", epsilon, least=0)
+    check_dtypes(x)
+    if not x.shape or x.shape[-1] == 0:
+        raise ValueError(f"x must be (..., D) with D ≥ 1, got {x.shape}")
     mean_square = (x * x).mean(-1, keepdims=True)  # (..., 1)
     scale = (mean_square + epsilon) ** -0.5
-    y = x * scale
-    return y, RMSNormCache(y, scale)
+    y: Array = x * scale
+    return y, RMSNormCache(x, scale)
 
 
 def rms_norm_backward(dy: Array, cache: RMSNormCache) -> Array:
@@ -34,6 +43,7 @@ def rms_norm_backward(dy: Array, cache: RMSNormCache) -> Array:
 
     From ``y = x s``, ``s = (mean(x²) + ε)^−½``: ``ds/dx = −s³ x / D``, and ``x s = y``.
     """
-    along = (dy * cache.y).mean(-1, keepdims=True)  # (..., 1)
-    dx: Array = (dy - cache.y * along) * cache.scale
+    y = cache.x * cache.scale  # again, because the forward's y is its caller's
+    along = (dy * y).mean(-1, keepdims=True)  # (..., 1)
+    dx: Array = (dy - y * along) * cache.scale
     return dx

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_floating, check_whole
 
 
 def mean_pool_forward(x: Array) -> tuple[Array, int]:
-    """The mean over the steps: x (B, T, D) -> y (B, D). The cache is T."""
+    """The mean over the steps: x (B, T, D) with T ≥ 1 -> y (B, D). The cache is T.
+
+    Raises:
+        ValueError, TypeError: see :func:`check_steps`.
+    """
+    check_steps(x)
     y: Array = x.mean(1)
     return y, x.shape[1]
 
@@ -18,6 +24,17 @@ def mean_pool_backward(dy: Array, steps: int) -> Array:
     B, D = dy.shape
     dx: Array = get_xp(dy).broadcast_to(dy[:, None] / steps, (B, steps, D))
     return dx
+
+
+def check_steps(x: Array) -> None:
+    """Whether there are steps to pool, x (B, T, D) with T ≥ 1.
+
+    Raises:
+        ValueError: if not. TypeError: if x is not of a floating dtype.
+    """
+    check_floating("x", x, "B", "T", "D")
+    if x.shape[1] < 1:
+        raise ValueError(f"there is no step to pool in {x.shape}")
 
 
 class LastPoolCache(NamedTuple):
@@ -31,7 +48,14 @@ def last_pool_forward(x: Array, right_width: int) -> tuple[Array, LastPoolCache]
     """Where each direction ends: x (B, T, D) -> y (B, D).
 
     The first ``right_width`` channels walk to the right and end at step T, the others to the left and end at step 1.
+
+    Raises:
+        ValueError: if there are fewer channels. ValueError, TypeError: see :func:`check_steps`.
     """
+    check_steps(x)
+    check_whole("right_width", right_width)
+    if right_width > x.shape[2]:
+        raise ValueError(f"{right_width} channels cannot walk to the right where there are {x.shape[2]}")
     y: Array = get_xp(x).concatenate([x[:, -1, :right_width], x[:, 0, right_width:]], -1)
     return y, LastPoolCache(x.shape[1], right_width)
 

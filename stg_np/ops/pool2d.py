@@ -10,6 +10,7 @@ from operator import add
 from typing import NamedTuple
 
 from stg_np.backend import Array, get_xp
+from stg_np.inputs import check_floating, check_whole
 
 
 class MaxPoolCache(NamedTuple):
@@ -31,10 +32,10 @@ def max_pool2d_forward(x: Array, *, side: int = 2) -> tuple[Array, MaxPoolCache]
         y (B, height / side, width / side, C), and the cache.
 
     Raises:
-        ValueError: if the windows do not tile the map.
+        ValueError, TypeError: see :func:`window_pixels`.
     """
     y: Array = reduce(get_xp(x).maximum, window_pixels(x, side))
-    return y, MaxPoolCache(x, y, side)
+    return y.copy(), MaxPoolCache(x, y, side)
 
 
 def max_pool2d_backward(dy: Array, cache: MaxPoolCache) -> Array:
@@ -55,7 +56,7 @@ def average_pool2d_forward(x: Array, *, side: int = 2) -> tuple[Array, int]:
     """The mean of every window: x (B, height, width, C) -> y (B, height / side, width / side, C). The cache is side.
 
     Raises:
-        ValueError: if the windows do not tile the map.
+        ValueError, TypeError: see :func:`window_pixels`.
     """
     y: Array = reduce(add, window_pixels(x, side)) / side**2
     return y, side
@@ -71,7 +72,13 @@ def average_pool2d_backward(dy: Array, side: int) -> Array:
 
 
 def window_pixels(x: Array, side: int) -> list[Array]:
-    """Views of x: the first pixel of every window, the second, …, each (B, height / side, width / side, C)."""
+    """Views of x: the first pixel of every window, the second, …, each (B, height / side, width / side, C).
+
+    Raises:
+        ValueError: if the windows do not tile the map, or x is none. TypeError: if it is not of a floating dtype.
+    """
+    check_floating("x", x, "B", "height", "width", "C")
+    check_whole("side", side, least=1)
     _, height, width, _ = x.shape
     if height % side or width % side:
         raise ValueError(f"a {height}×{width} map cannot be cut into windows of {side}×{side}")
@@ -86,7 +93,14 @@ class GlobalMaxCache(NamedTuple):
 
 
 def global_max_pool_forward(x: Array) -> tuple[Array, GlobalMaxCache]:
-    """The largest pixel of each map, channel by channel: x (B, height, width, C) -> y (B, C)."""
+    """The largest pixel of each map, channel by channel: x (B, height, width, C) -> y (B, C).
+
+    Raises:
+        ValueError: if x is no map of one pixel or more. TypeError: if it is not of a floating dtype.
+    """
+    check_floating("x", x, "B", "height", "width", "C")
+    if 0 in x.shape[1:3]:
+        raise ValueError(f"there is no pixel in {x.shape}")
     y: Array = x.max((1, 2))
     return y.copy(), GlobalMaxCache(x, y[:, None, None])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stg_np.backend import Array
+from stg_np.inputs import check_shape
 
 
 def patches_forward(images: Array, patch_height: int, patch_width: int) -> Array:
@@ -11,8 +12,9 @@ def patches_forward(images: Array, patch_height: int, patch_width: int) -> Array
     ``rows`` are patches of 1 × width, ``pixels`` patches of 1 × 1.
 
     Raises:
-        ValueError: if the picture cannot be divided into such patches.
+        ValueError: if the pictures cannot be divided into such patches, or are none.
     """
+    check_shape("pictures", images, "B", "height", "width", "c")
     B, height, width, c = images.shape
     if height % patch_height or width % patch_width:
         raise ValueError(f"a {height}×{width} picture cannot be cut into {patch_height}×{patch_width} patches")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stg_np.backend import get_xp
-from stg_np.optim.rule import Each, Moments, check_ranges, moved
+from stg_np.inputs import check_fields
+from stg_np.optim.rule import Each, Moments, moved
 from stg_np.params import Params
 
 
@@ -20,8 +21,7 @@ class AdamW:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        check_ranges(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        check_ranges(beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
+        check_fields(self, AdamW, positive=("learning_rate", "epsilon"), fractions=("beta1", "beta2"))
 
     def init(self, params: Params) -> Moments:
         """Two moments per parameter, and the number of steps (0-d)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from stg_np.backend import Array
+from stg_np.inputs import check_kind
 from stg_np.optim.adamw import AdamW
 from stg_np.optim.muon import Muon
 from stg_np.optim.rule import Each, Moments, Optimizer
@@ -27,6 +28,10 @@ class ByRole:
     kernel: Optimizer = field(default_factory=Muon)
     vector: Optimizer = field(default_factory=AdamW)
     head: Optimizer = field(default_factory=AdamW)
+
+    def __post_init__(self) -> None:
+        for role, rule in vars(self).items():
+            check_kind(role, rule, Optimizer)
 
     @property
     def learning_rate(self) -> float:

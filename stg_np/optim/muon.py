@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import sqrt
 
 from stg_np.backend import Array, get_xp
-from stg_np.optim.rule import Each, Moments, check_ranges, moved
+from stg_np.inputs import check_fields
+from stg_np.optim.rule import Each, Moments, moved
 from stg_np.params import Params
 
 
@@ -30,9 +31,7 @@ class Muon:
     fixed_norm: bool = False
 
     def __post_init__(self) -> None:
-        check_ranges(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        check_fields(self, Muon, positive=("learning_rate",), fractions=("momentum",))
 
     def init(self, params: Params) -> Moments:
         """One velocity per parameter.

@@ -44,20 +44,3 @@ def moved(params: Params, step: Array) -> Params:
     new = params.with_flat(params.flat - step)
     frozen = params.select("frozen")
     return new.replaced(frozen.arrays()) if frozen.layout.entries else new
-
-
-def check_ranges(**numbers: float) -> None:
-    """Refuse a learning rate that is not above 0, a decay below 0, and fractions outside [0, 1).
-
-    Raises:
-        ValueError: naming the number.
-    """
-    for name, value in numbers.items():
-        if name in ("learning_rate", "epsilon"):
-            good, wanted = value > 0, "above 0"
-        elif name == "weight_decay":
-            good, wanted = value >= 0, "at least 0"
-        else:
-            good, wanted = 0 <= value < 1, "at least 0 and below 1"
-        if not good:
-            raise ValueError(f"{name} must be {wanted}, got {value}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stg_np.backend import get_xp
-from stg_np.optim.rule import Each, Moments, check_ranges, moved
+from stg_np.inputs import check_fields
+from stg_np.optim.rule import Each, Moments, moved
 from stg_np.params import Params
 
 
@@ -22,7 +23,7 @@ class SGD:
     nesterov: bool = True
 
     def __post_init__(self) -> None:
-        check_ranges(learning_rate=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
+        check_fields(self, SGD, positive=("learning_rate",), fractions=("momentum",))
 
     def init(self, params: Params) -> Moments:
         """One velocity per parameter."""

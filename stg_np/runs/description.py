@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stg_np.backend import DEVICES
+from stg_np.data.augment import Scaling
 from stg_np.foreign import check_leaves, refuse_unshowable, showable
 from stg_np.models import MODELS
 from stg_np.models.base import Model
 from stg_np.optim import OPTIMIZERS, Optimizer
-from stg_np.train import Scaling, TrainConfig
+from stg_np.train import TrainConfig
 
 REGISTRIES: dict[Any, Mapping[str, Any]] = {Model: MODELS, Optimizer: OPTIMIZERS}
 """Fields of these types hold one of several dataclasses; their tables say which one, by name, as ``kind``."""

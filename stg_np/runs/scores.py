@@ -11,6 +11,7 @@ from stg_np.data import Dataset
 from stg_np.data.augment import normalise
 from stg_np.engine import Engine
 from stg_np.evaluate import AS_STORED, SHIFTED, View, accuracy, confusion_matrix, predict_logits
+from stg_np.inputs import check_pictures
 from stg_np.ops.losses import log_softmax
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About
@@ -45,8 +46,13 @@ class Scores(NamedTuple):
 
 
 def logits_of(stored: Stored, pictures: Array, engine: Engine, view: View = AS_STORED) -> Array:
-    """Logits (N, C), on the host, of pictures (N, height, width, c) uint8, which are scaled as in training."""
+    """Logits (N, C), on the host, of pictures (N, height, width, c) uint8, which are scaled as in training.
+
+    Raises:
+        ValueError, TypeError: see :func:`~stg_np.inputs.check_pictures`.
+    """
     about, now = stored
+    check_pictures(pictures, about.model.input_shape, about.data.value_range)
     xp = get_xp(now.params.flat)
 
     def prepare(group: Array) -> Array:

@@ -126,7 +126,7 @@ def test_chunks_of_a_sequence_can_be_chained(device: str) -> None:
 def test_what_the_kernels_do_not_cover_is_refused(device: str, recurrent: bool, phi_z: Activation, dtype: Any) -> None:
     draw = Arrays(0, dtype, device=device)
     params = draw.stm(3, 2, recurrent=recurrent, diagonal=False)
-    with pytest.raises(ValueError, match="do not know such an STM: ask"):
+    with pytest.raises(ValueError, match=r"do not know such an STM: ask|have an R"):
         kernels.stm_forward(draw.normal(2, 4, 3), draw.normal(2, 2), params, phi_z=phi_z)
 
 
@@ -145,7 +145,7 @@ def test_a_shape_that_does_not_fit_is_refused_before_a_kernel_reads_it(device: s
     _, cache = kernels.stm_forward(x, m_0, params)
     with pytest.raises(ValueError, match=r"x must be \(B, T, 3\) .* and m_0 \(B, 2\), got \(2, 4, 3\) and \(1, 2\)"):
         kernels.stm_forward(x, m_0[:1], params)
-    with pytest.raises(ValueError, match="x W must be"):
+    with pytest.raises(ValueError, match=r"W must be \(3, 2\)"):
         kernels.stm_forward(x, m_0, params._replace(W=draw.normal(3, 8)))
     with pytest.raises(ValueError, match="w must be"):
         kernels.stm_forward(x, m_0, params._replace(w=draw.normal(8)))
