@@ -14,6 +14,7 @@ from stg_np.commands.options import (
     add_framing,
     has_ink,
     load_checkpoint,
+    network_and_pictures,
     refuse_other_input,
     refuse_sheet,
 )
@@ -37,7 +38,7 @@ The picture is framed as by `stg-np predict`.
 
 examples:
   stg-np explain runs/cifar10-fast cat.jpg
-  stg-np explain runs/digits seven.png --invert --out seven-explained.png
+  stg-np explain digits seven.png --invert --out seven-explained.png
 """
 
 FINER = 8
@@ -46,8 +47,8 @@ FINER = 8
 
 def add_options(parser: Any) -> None:
     """The checkpoint, the picture, and the file to draw."""
-    add_checkpoint(parser)
-    parser.add_argument("image", type=Path, metavar="PICTURE", help="a picture file")
+    add_checkpoint(parser, optional=True)
+    parser.add_argument("image", metavar="PICTURE", help="a picture file")
     parser.add_argument(
         "--out", type=Path, default=Path("explain.png"), metavar="FILE.png", help="what to draw (default: %(default)s)"
     )
@@ -63,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
     from stg_np.runs.explanation import Shown, explanation_png
 
     refuse_sheet(args.out, "--out")
-    path, stored = load_checkpoint(args.checkpoint, "cpu")
+    network, (image,) = network_and_pictures(args.checkpoint, [args.image])
+    path, stored = load_checkpoint(network, "cpu")
     refuse_other_input(path, stored)
     about, now = stored
     if not can_explain(about.model):
         raise UsageError(f"{showable(path)} has no gates to explain ({about.model}): give the checkpoint of an STG")
-    picture, frame = open_picture(args.image), framing(stored, args)
+    picture, frame = open_picture(Path(image)), framing(stored, args)
     seen = see(picture, about.model.input_shape, about.data.value_range, **frame).pixels
     x = normalise(seen[None], *about.data.scaling)
     explained = explain(about.model, now.params, now.state, x)
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     shown = Shown(
         photograph(picture, about.model.input_shape, frame, seen * to_bytes),
         np.rint(seen * to_bytes).astype(np.uint8),
-        showable(args.image.name, 60),
+        showable(Path(image).name, 60),
         f"{about.model}; trained on {showable(about.data.label, 100)}",
     )
     write_atomically(args.out, explanation_png(explained, shown, about.data.classes))

@@ -14,14 +14,18 @@ from stg_np.backend import Array, to_host
 from stg_np.commands import OK, UsageError
 from stg_np.commands.options import add_checkpoint, load_checkpoint
 from stg_np.foreign import showable
+from stg_np.runs import weights
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored, counters_of
 
-ABOUT = "write the parameters as a .safetensors file"
+ABOUT = "write the parameters as a .safetensors file, or as weights of half the size"
 EPILOG = """\
-The file holds every parameter in float32 under the name that `stg-np summary` and the code give it (stm1.right.W, …,
-head.b), without the state of the optimizer. Its metadata are JSON texts: data (classes, and the mean and std by which
-pixels are scaled), model, training, preset, version, step. Reading it in Python:
+FILE.npz becomes a file of weights: the parameters in 16 bits and the description of the run, without the state of the
+optimizer. Every command that uses a checkpoint takes it; a training cannot go on from it.
+
+FILE.safetensors holds every parameter in float32 under the name that `stg-np summary` and the code give it
+(stm1.right.W, …, head.b), without the state of the optimizer. Its metadata are JSON texts: data (classes, and the mean
+and std by which pixels are scaled), model, training, preset, version, step. Reading it in Python:
 
   from safetensors import safe_open
   with safe_open("digits.safetensors", framework="numpy") as file:
@@ -30,30 +34,36 @@ pixels are scaled), model, training, preset, version, step. Reading it in Python
 It needs a package of its own: pip install 'stg-np[safetensors]'.
 
 examples:
+  stg-np export runs/digits digits.npz
   stg-np export runs/digits digits.safetensors
 """
 
-SUFFIX = ".safetensors"
+SUFFIX, WEIGHTS = ".safetensors", ".npz"
 
 
 def add_options(parser: Any) -> None:
     """The checkpoint, and the file to write."""
     add_checkpoint(parser)
-    parser.add_argument("file", type=Path, metavar="FILE.safetensors", help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.safetensors if it is there")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write: .safetensors or .npz")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
     target: Path = args.file
     name = showable(target)
-    if target.suffix.lower() != SUFFIX:
-        raise UsageError(f"{name} would be a safetensors file: give it a name that ends in {SUFFIX}")
+    if target.suffix.lower() not in (SUFFIX, WEIGHTS):
+        raise UsageError(f"{name} says not what to write: give it a name that ends in {SUFFIX} or {WEIGHTS}")
     if os.path.lexists(target) and not args.overwrite:
         raise UsageError(f"{name} is there already: replace it with --overwrite, or give another name")
+    if target.suffix.lower() == WEIGHTS and os.path.lexists(target) and not weights.is_weights(target):
+        raise UsageError(f"{name} is no file of weights (a checkpoint holds more): give another name")
     path, stored = load_checkpoint(args.checkpoint, "cpu")
     arrays = named_arrays(stored)
-    write_atomically(target, as_safetensors(arrays, metadata(stored)))
+    if target.suffix.lower() == WEIGHTS:
+        weights.save(target, stored)
+    else:
+        write_atomically(target, as_safetensors(arrays, metadata(stored)))
     count = sum(array.size for array in arrays.values())
     print(f"{name}: {len(arrays)} arrays, {count:,} numbers, from {showable(path)}")
     return OK

@@ -4,21 +4,57 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import UsageError
 from stg_np.foreign import showable
+from stg_np.runs import weights
+from stg_np.streams import complain
 
 if TYPE_CHECKING:
     from stg_np.runs.checkpoint import Stored
 
 
-def add_checkpoint(parser: Any) -> None:
-    """The checkpoint, by position."""
-    about = "a best.npz or checkpoint.npz, or the folder of a run, whose best state is used"
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=about)
+def add_checkpoint(parser: Any, *, optional: bool = False) -> None:
+    """The checkpoint, by position; where it is ``optional``, ask :func:`network_and_pictures` for it."""
+    about = "a best.npz or checkpoint.npz, the folder of a run, whose best state is used, or a bundled network by name"
+    more = f" (left out: {weights.DEFAULT}, the bundled network for photographs)" if optional else ""
+    parser.add_argument(
+        "checkpoint", type=network, nargs="?" if optional else None, metavar="CHECKPOINT", help=about + more
+    )
+
+
+def network(text: str) -> Path:
+    """A type for argparse: the path of a checkpoint, or the name of a bundled network (a path of that name: ./NAME)."""
+    if text not in weights.bundled():
+        return Path(text)
+    if os.path.lexists(text):
+        complain(f"{text} is the network that comes with stg-np: for what lies here write ./{text}")
+    return weights.FOLDER / f"{text}.npz"
+
+
+def network_and_pictures(given: Path | None, pictures: list[str]) -> tuple[Path, list[str]]:
+    """The checkpoint and the pictures of a command whose checkpoint may be left out: then a picture comes first.
+
+    Raises:
+        UsageError: if no picture is named, or there is no bundled network that could be meant.
+    """
+    from stg_np.data.pictures import SUFFIXES
+    from stg_np.runs.folder import RunFolder
+
+    if given is not None and given.suffix.lower() not in SUFFIXES and str(given) != "-":
+        return given, pictures
+    pictures = pictures if given is None else [str(given), *pictures]
+    names, run = weights.bundled(), RunFolder(Path(pictures[0]))
+    if pictures[0] in names or run.path.suffix.lower() == ".npz" or run.last.exists() or run.best.exists():
+        raise UsageError(f"{showable(pictures[0])} is a network: name a picture for it, too")
+    if weights.DEFAULT not in names:
+        known = f", or {' or '.join(names)}," if names else ""
+        raise UsageError(f"no network for photographs comes with stg-np: name a checkpoint{known} before the picture")
+    return weights.FOLDER / f"{weights.DEFAULT}.npz", pictures
 
 
 def load_checkpoint(path: Path, device: str) -> tuple[Path, Stored]:
@@ -32,7 +68,7 @@ def load_checkpoint(path: Path, device: str) -> tuple[Path, Stored]:
     from stg_np.runs.folder import RunFolder
 
     if not path.is_dir():
-        return path, load(path, device)
+        return path, weights.load(path, device)
     folder = RunFolder(path)
     if not folder.last.exists():  # somebody has kept the best one alone
         return folder.chosen, load(folder.chosen, device)

@@ -21,6 +21,7 @@ from stg_np.commands.options import (
     add_json,
     has_ink,
     load_checkpoint,
+    network_and_pictures,
     refuse_other_input,
     refuse_sheet,
     whole,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 ABOUT = "say what pictures of your own show"
 EPILOG = """\
+CHECKPOINT is a run of your own or the name of a network that comes with stg-np; where it is left out, a picture file
+comes first.
+
 IMAGE is a picture file (PNG, JPEG, GIF, BMP, TIFF, WEBP or PPM), a folder, of which all pictures are taken, or - for a
 picture from standard input. A picture that cannot be read costs one line on stderr; the others are answered, and the
 exit code is 2 at the end.
@@ -51,6 +55,7 @@ that has the right proportions is taken (--crop middle). A picture of exactly th
 Transparent parts become white. See with --show what the network gets.
 
 examples:
+  stg-np predict digits seven.png --invert
   stg-np predict runs/digits seven.png --invert --show seen.png
   stg-np predict runs/cifar10-rows/best.npz cat.jpg holidays/ --top 5 --json
   scanimage --format png | stg-np predict runs/digits - --invert
@@ -73,7 +78,7 @@ class Answer(NamedTuple):
 
 def add_options(parser: Any) -> None:
     """The checkpoint, the pictures, and what to print."""
-    add_checkpoint(parser)
+    add_checkpoint(parser, optional=True)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files, folders, or - for standard input")
     parser.add_argument("--top", type=whole(1), default=3, metavar="K", help="classes to name (default: %(default)s)")
     add_framing(parser)
@@ -88,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the most probable classes of each picture."""
     device = args.device or "cpu"
     checked_device(device, None)
-    path, stored = load_checkpoint(args.checkpoint, device)
+    network, args.images = network_and_pictures(args.checkpoint, args.images)
+    path, stored = load_checkpoint(network, device)
     refuse_other_input(path, stored)
     if args.show is not None:
         refuse_sheet(args.show, "--show")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stg_np.commands import OK
-from stg_np.commands.options import load_checkpoint
+from stg_np.commands.options import load_checkpoint, network
 
 ABOUT = "layers with shapes, parameters, multiply-adds and time scales"
 EPILOG = ""
@@ -20,7 +19,7 @@ def add_options(parser: Any) -> None:
     from stg_np.presets import PRESETS
 
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a trained model")
+    which.add_argument("checkpoint", nargs="?", type=network, metavar="CHECKPOINT", help="a trained model")
     names = f"an untrained model: {', '.join(PRESETS)} (default: digits)"
     which.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=names)
 

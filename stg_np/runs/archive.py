@@ -116,19 +116,20 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path, formats: tuple[str, ...] = (FORMAT,)) -> dict[str, Any]:
     """The header of a checkpoint, without reading its arrays.
 
     Raises:
-        CheckpointError: if ``path`` is not a readable checkpoint of this format.
+        CheckpointError: if ``path`` is not a readable checkpoint in one of the ``formats``.
     """
     with opened(path) as archive:
         if archive.getinfo(f"{HEADER}.npy").file_size > LARGEST_HEADER:
             raise CheckpointError(f"{path} has a header of more than {LARGEST_HEADER:,} bytes, which is no description")
         text = read_member(path, archive, HEADER, None)
         header: dict[str, Any] = parse_json(text.tobytes())
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of the format {FORMAT!r} that this version reads")
+    if not isinstance(header, dict) or header.get("format") not in formats:
+        wanted = " or ".join(map(repr, formats))
+        raise CheckpointError(f"{path} is not a checkpoint of the format {wanted} that this is for")
     return header
 
 

@@ -84,12 +84,7 @@ def load(path: Path, device: str | None = None) -> Stored:
     """
     header = archive.read_header(path)
     header.pop("format")
-    try:
-        counters = from_table(Counters, {f.name: header.pop(f.name) for f in fields(Counters) if f.name in header})
-        about = about_from(header)
-        blank = blank_state(about, path.stat().st_size)
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path} has a header that makes no sense: {showable(error, 400)}") from error
+    about, counters, blank = understood(path, header, path.stat().st_size)
     expected = {name: (array.shape, array.dtype) for name, array in arrays_of(blank).items()}
     device = about.device if device is None else device
     arrays = {name: to_device(array, device) for name, array in archive.load(path, expected).items()}
@@ -103,6 +98,20 @@ def load(path: Path, device: str | None = None) -> Stored:
         bad_step=arrays["bad_step"],
     )
     return Stored(about, now)
+
+
+def understood(path: Path, header: dict[str, Any], room: int) -> tuple[About, Counters, TrainState]:
+    """What a header says, and a state with the shapes that it calls for; ``room``: see :func:`blank_state`.
+
+    Raises:
+        CheckpointError: if it makes no sense.
+    """
+    try:
+        counters = from_table(Counters, {f.name: header.pop(f.name) for f in fields(Counters) if f.name in header})
+        about = about_from(header)
+        return about, counters, blank_state(about, room)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path} has a header that makes no sense: {showable(error, 400)}") from error
 
 
 def blank_state(about: About, room: int) -> TrainState:

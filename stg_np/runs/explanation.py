@@ -123,7 +123,7 @@ def draw_answer(page: Page, explained: Explanation, shown: Shown, names: Sequenc
 def says(probabilities: Array, said: int, names: Sequence[str]) -> str:
     """What follows the probability of the answer: what is said instead."""
     instead = int(probabilities.argmax())
-    return "" if instead == said else f"  {names[instead]} {probabilities[instead]:.0%}"
+    return "" if instead == said else f", says {names[instead]} ({probabilities[instead]:.0%})"
 
 
 def bars(axes: Axes, rows: Sequence[tuple[str, float, str]], notes: Sequence[str] | None = None) -> None:
@@ -263,9 +263,10 @@ def arrow(axes: Axes, pixels: Array, grid: tuple[int, ...]) -> None:
     if not 1 < len(pixels) <= 100:
         return
     across, down = (columns + 0.5) / grid[1], (rows + 0.5) / grid[0]
-    axes.plot(across, down, color="white", linewidth=1.6)
+    thin = 1.6 if len(set(rows)) == 1 or len(set(columns)) == 1 else 0.8
+    axes.plot(across, down, color="white", linewidth=thin)
     ends: dict[str, Any] = {"xy": (across[-1], down[-1]), "xytext": (across[-2], down[-2])}
-    style = {"arrowstyle": "-|>", "color": "white", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.6, "mutation_scale": 11}
+    style = {"arrowstyle": "-|>", "color": "white", "shrinkA": 0, "shrinkB": 0, "linewidth": thin, "mutation_scale": 11}
     axes.annotate("", **ends, arrowprops=style)
 
 

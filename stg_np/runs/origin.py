@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stg_np.backend import Array, to_device
 from stg_np.presets import PRESETS
-from stg_np.runs import checkpoint
+from stg_np.runs import weights
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.description import About
@@ -45,7 +45,7 @@ def read_origin(path: Path) -> Origin:
         CheckpointError: if it cannot be read.
     """
     path = RunFolder(path).chosen if path.is_dir() else path
-    return Origin(path, checkpoint.load(path, "cpu"))
+    return Origin(path, weights.load(path, "cpu"))
 
 
 def begun_with(origin: Origin, run: Run, about: About, drawn: TrainState) -> tuple[TrainState, list[str]]:

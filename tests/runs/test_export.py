@@ -38,7 +38,7 @@ def test_nothing_is_replaced_unless_asked(stg: Stg, monkeypatch: pytest.MonkeyPa
     trained_on(arrays("mine.npz", pictures(40, 1), pictures(30, 2)), "model.npz")
     Path("old.safetensors").write_bytes(b"precious")
     assert stg("export", "model.npz", "old.safetensors").refused("old.safetensors", "--overwrite")
-    assert stg("export", "model.npz", "model.npz", "--overwrite").refused("ends in .safetensors")
+    assert stg("export", "model.npz", "model.txt").refused("ends in .safetensors or .npz")
     assert stg("export", "nothing.npz", "old.safetensors", "--overwrite").refused("nothing.npz")
     assert stg("export", "model.npz", "no/such/folder.safetensors").refused("cannot write", "another place")
     with monkeypatch.context() as patch:
