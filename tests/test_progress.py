@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
@@ -17,8 +18,15 @@ RUN = make_run(epochs=3)
 
 
 class Terminal(io.StringIO):
+    is_gone = False
+
     def isatty(self) -> bool:
         return True
+
+    def write(self, text: str) -> int:
+        if self.is_gone:
+            raise OSError(errno.ENOSPC, "gone")
+        return super().write(text)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +70,15 @@ def test_a_log_file_gets_a_line_an_epoch_and_one_if_an_epoch_is_long(
     assert lines[-1].endswith("images/s, 0 s left")
 
 
-def test_a_terminal_that_goes_away_is_no_error(monkeypatch: pytest.MonkeyPatch, records: list[Record]) -> None:
+@pytest.mark.parametrize("shown", [0, 3, 99])
+def test_a_terminal_that_goes_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, records: list[Record], shown: int
+) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Progress(RUN, 0) as shown:
-        terminal.close()
-        for record in records:
-            shown.show(record)
+    with Progress(RUN, 0) as progress:
+        for record in records[:shown]:
+            progress.show(record)
+        terminal.is_gone = True
+        for record in records[shown:]:
+            progress.show(record)
