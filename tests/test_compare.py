@@ -12,7 +12,6 @@ import pytest
 
 from stg_np.cli import main
 from stg_np.compare import Comparison, Entry, Result, Told, bundled, compare, read_comparison, report
-from stg_np.compare.plan import with_changes
 from stg_np.compare.report import spread
 from stg_np.compare.trainings import described
 from stg_np.data import Dataset, load
@@ -139,9 +138,10 @@ def test_of_two_changes_the_entry_s_own_counts_and_another_kind_replaces_the_who
     run, _ = described(replace(read_comparison("layers.toml"), entries=(entry,)), entry, 3, dataset)
     assert (run.model.width, run.config.epochs, run.config.seed) == (6, 2, 3)  # type: ignore[attr-defined]
     assert (type(run.config.optimizer).__name__, run.config.optimizer.learning_rate) == ("SGD", 0.5)
-    config = with_changes(PRESETS["rows"].config, {"optimizer": {"matrix": {"momentum": 0.5}}})
-    assert config.optimizer.matrix.momentum == 0.5  # type: ignore[attr-defined]
-    assert config.optimizer.matrix.learning_rate == 0.01  # type: ignore[attr-defined]
+    entry = Entry("mine", {"training": {"optimizer": {"matrix": {"momentum": 0.5}}}})
+    run, _ = described(replace(read_comparison("layers.toml"), entries=(entry,)), entry, 3, dataset)
+    assert run.config.optimizer.matrix.momentum == 0.5  # type: ignore[attr-defined]
+    assert run.config.optimizer.matrix.learning_rate == 0.01  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -208,8 +208,12 @@ WRONG = {
     LIST.replace('"rows"', '"row"'): "there is no preset 'row': did you mean rows?",
     LIST.replace('of = "two', 'of = "too'): "'too layers' is no entry that is trained: did you mean two layers?",
     LIST.replace("set.model.layers = 1", "set.modle.layers = 1"): "set.modle is neither set.model nor set.training",
-    LIST.replace("set.model.layers = 1", "set.model.layer = 1"): "'one layer' cannot be made: layer is unknown",
-    LIST.replace("set.model.layers = 1", 'set.model.layers = "1"'): "'one layer' cannot be made: layers: expected int",
+    LIST.replace(
+        "set.model.layers = 1", "set.model.layer = 1"
+    ): "'one layer' cannot be made: model.layer is unknown: did you mean model.layers?",
+    LIST.replace(
+        "set.model.layers = 1", 'set.model.layers = "1"'
+    ): "'one layer' cannot be made: model.layers: expected int",
     LIST.replace("set.model.layers = 1", "set.model.layers = 0"): "'one layer' cannot be made: ",
     f"{LIST}set.training.epochs = 3": "'cut' is not trained, so set.training says nothing",
     LIST.replace("dropout = 0.5", "width = 8"): "'cut' has other parameters than 'two layers': it cannot test those",

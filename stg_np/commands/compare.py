@@ -12,7 +12,6 @@ from stg_np.commands import OK, UsageError
 from stg_np.commands.options import add_data_dir, add_workers
 from stg_np.compare import ComparisonError, Result, Told, bundled, compare, picture, read_comparison, report
 from stg_np.engine import Threads
-from stg_np.presets import PRESETS
 from stg_np.runs.archive import write_atomically
 from stg_np.streams import note, say
 
@@ -55,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(["stg-np", "compare", args.list])
     try:
         comparison = read_comparison(args.list)
-        label = comparison.data or PRESETS[comparison.preset].data
         results: list[Result] = []
         teller = Teller()
 
@@ -63,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
             teller.tell(news)
             if news.result is not None:
                 results.append(news.result)
-                write_atomically(folder / "report.md", report(comparison, results, label, command).encode())
+                write_atomically(folder / "report.md", report(comparison, results, news.label, command).encode())
 
         with Threads(args.workers) as engine:
             compare(comparison, engine, folder, data_dir=args.data_dir, told=told)
         write_atomically(folder / "report.png", picture(comparison, results))
     except ComparisonError as error:
         raise UsageError(str(error)) from None
-    say(report(comparison, results, label, command).rstrip())
+    say((folder / "report.md").read_text(encoding="utf-8").rstrip())
     return OK
 
 

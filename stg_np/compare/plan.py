@@ -20,23 +20,20 @@ trained network of another entry with something of the model changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from stg_np.foreign import parse_toml, read_limited, showable
 from stg_np.presets import PRESETS
-from stg_np.runs.description import from_table, plain
+from stg_np.runs.description import from_table
 from stg_np.spelling import did_you_mean
 
 BUNDLED = Path(__file__).parent / "lists"
 """The lists of the package, ``NAME.toml``."""
 LARGEST_LIST = 10**6
 """Bytes of a list."""
-
-MadeT = TypeVar("MadeT")
 
 
 class ComparisonError(Exception):
@@ -149,31 +146,3 @@ def checked(comparison: Comparison) -> Comparison:
         if entry.of and "training" in entry.set:
             raise ValueError(f"{showable(entry.name, 60)!r} is not trained, so set.training says nothing")
     return comparison
-
-
-def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A table with changes at any depth; where they name another kind, the whole of what is there is replaced."""
-    result = dict(table)
-    for name, change in changes.items():
-        old = result.get(name)
-        if (
-            isinstance(old, dict)
-            and isinstance(change, dict)
-            and change.get("kind", old.get("kind")) == old.get("kind")
-        ):
-            result[name] = merged(old, change)
-        else:
-            result[name] = change
-    return result
-
-
-def with_changes(value: MadeT, *changes: Mapping[str, Any]) -> MadeT:
-    """A model or a configuration with some of its fields changed, by their names in ``config.toml``.
-
-    Raises:
-        ValueError: naming a field that is unknown, or of the wrong type, or out of range.
-    """
-    table: Mapping[str, Any] = {name: part for name, part in plain(value).items() if name != "kind"}
-    for change in changes:
-        table = merged(table, change)
-    return from_table(type(value), table)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
 import stg_np
-from stg_np.compare.plan import Comparison, ComparisonError, Entry, with_changes
+from stg_np.compare.plan import Comparison, ComparisonError, Entry
 from stg_np.data import Dataset, load
 from stg_np.data.augment import validation_split
 from stg_np.divergence import refuse_infinite_state
@@ -24,6 +24,7 @@ from stg_np.runs import checkpoint
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.description import About
 from stg_np.runs.experiment import examples
+from stg_np.runs.settings import laid_over, model_of, of_preset, training_of
 from stg_np.strict_json import to_json
 from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare
 
@@ -53,8 +54,12 @@ class Result(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Where a comparison stands: ``done`` of ``total`` results, and the latest record of the training that goes on."""
+    """Where a comparison stands: ``done`` of ``total`` results, and the latest record of the training that goes on.
 
+    ``label``: of the data set.
+    """
+
+    label: str
     entry: str
     seed: int
     done: int
@@ -70,11 +75,9 @@ def described(comparison: Comparison, entry: Entry, seed: int, dataset: Dataset)
         ComparisonError: if its changes do not fit the preset, or the preset the data.
     """
     preset = PRESETS[comparison.preset_of(entry)]
-    changes = comparison.changes_of(entry)
     try:
-        model = preset.make_model(dataset.shape, len(dataset.classes))
-        model = with_changes(model, *(change.get("model", {}) for change in changes))
-        config = with_changes(preset.config, *(change.get("training", {}) for change in changes))
+        table = reduce(laid_over, comparison.changes_of(entry), of_preset(preset))
+        model, config = model_of(table, dataset.shape, len(dataset.classes)), training_of(table)
     except ValueError as error:
         raise ComparisonError(f"{showable(entry.name, 60)!r} cannot be made: {showable(error)}") from None
     config = replace(config, seed=seed, flip=config.flip and dataset.flip)
@@ -151,7 +154,7 @@ def compare(
     known = {result.what: result for result in results_in(folder)}
     results: list[Result] = []
     for job in jobs:
-        standing = Told(job.entry.name, job.seed, len(results), len(jobs))
+        standing = Told(dataset.label, job.entry.name, job.seed, len(results), len(jobs))
         result = known.get(job.what)
         if result is None:
             if job.entry.of:
