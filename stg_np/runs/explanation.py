@@ -112,7 +112,7 @@ def draw_answer(page: Page, explained: Explanation, shown: Shown, names: Sequenc
     order = np.argsort(-explained.probabilities, kind="stable")[:BEST]
     bars(page.axes(6.2, 1.4, 2.3, 2.4), [(names[k], float(explained.probabilities[k]), ANSWER) for k in order])
 
-    page.text(10.2, 1.05, f"how probable {names[said]} would be without …", 11, weight="bold")
+    page.text(9.15, 1.05, "how probable the same answer is without …", 11, weight="bold")
     rows = [("all there", float(explained.probabilities[said]), ANSWER)]
     rows += [(f"{what}\n{SIGNS[what]}", float(of[said]), COLOURS[what]) for what, of in explained.without.items()]
     axes = page.axes(10.2, 1.4, 2.3, 2.4)
