@@ -89,7 +89,7 @@ def test_a_rule_is_exchanged_for_another_with_its_own_defaults() -> None:
         (["--set", "model.width=100000", "model.layers=2"], ["parameters"]),
         (["--set", "training.epochs=0"], ["epochs", "at least 1"]),
         (["--set", "training.shift=8"], ["shift", "8x8"]),
-        (["--set", "training.clip_norm=nan"], ["training.clip_norm", "nan"]),
+        (["--set", "training.clip_norm=nan"], ["clip_norm", "nan"]),
         (["--set", "training.sides=[8, 4]", "training.epochs=3"], ["(B, 8, 8, 1)", "(1, 4, 4, 1)"]),
         (["--set", "..=3"], ["NAME=VALUE"]),
         (["--set", "training.shift_padding=zeros"], ["training.shift_padding", "zeros", "use one of reflect, zero"]),
