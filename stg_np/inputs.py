@@ -284,8 +284,10 @@ def layout_hint(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     return ""
 
 
-def check_pictures(pictures: Array, shape: tuple[int, ...], value_range: int) -> None:
+def check_pictures(pictures: Array, shape: tuple[int, ...], value_range: int | None) -> None:
     """Refuse what is not (N, *shape) pixels from 0 to ``value_range``; looks at every one of them, on the host.
+
+    Where there is no range (None), any finite numbers are good.
 
     Raises:
         TypeError: if they are no NumPy array of numbers.
@@ -297,12 +299,12 @@ def check_pictures(pictures: Array, shape: tuple[int, ...], value_range: int) ->
         hint = layout_hint(pictures.shape, shape)
         raise ValueError(f"pictures must be {shape_text(('N', *shape))}, got {shape_text(pictures.shape)}{hint}")
     if pictures.dtype.kind not in "buif":
-        raise TypeError(f"pixels must be numbers from 0 to {value_range}, got the dtype {pictures.dtype}")
-    if not pictures.size:
-        return
+        raise TypeError(f"pixels must be numbers, got the dtype {pictures.dtype}")
     floating = pictures.dtype.kind == "f"
     if floating:
         check_finite("pictures", pictures)
+    if value_range is None or not pictures.size:
+        return
     least, most = float(pictures.min()), float(pictures.max())
     if least < 0 or most > value_range:
         raise ValueError(f"pixels go from 0 to {value_range} here, and these from {least:g} to {most:g}")
@@ -314,7 +316,7 @@ def check_pictures(pictures: Array, shape: tuple[int, ...], value_range: int) ->
 
 
 def check_examples(
-    pictures: Array, labels: Array, shape: tuple[int, ...], value_range: int, classes: int | None
+    pictures: Array, labels: Array, shape: tuple[int, ...], value_range: int | None, classes: int | None
 ) -> None:
     """Refuse what a model cannot learn from: see :func:`check_pictures` and :func:`check_labels`.
 
@@ -350,12 +352,13 @@ def check_finite(name: str, array: Array) -> None:
 
 
 def check_scaling(mean: Array, std: Array, value_range: Any, channels: int) -> None:
-    """Refuse what is no mean and standard deviation (> 0) of each channel, or no value range above 0.
+    """Refuse what is no mean and standard deviation (> 0) of each channel, or a value range that is not above 0.
 
     Raises:
         TypeError, ValueError: as said.
     """
-    check_number("value_range", value_range, above=0)
+    if value_range is not None:
+        check_number("value_range", value_range, above=0)
     for name, values in (("mean", mean), ("std", std)):
         check_shape(name, values, channels)
         if not np.isfinite(values).all() or (name == "std" and not (values > 0).all()):

@@ -25,6 +25,7 @@ NOT_LISTED = {
     "stg_np.__main__": "the program",
     "stg_np.checks": "the list itself, whose helpers only adapt",
     "stg_np.bench": "measures other libraries, which need not be installed",
+    "stg_np.sklearn": "needs scikit-learn, and has no layer",
     "stg_np.fast.cuda": "needs a GPU; its own test holds it against the plain path",
     "stg_np.fast.cuda_sweep": "likewise",
 }

@@ -47,7 +47,7 @@ from stg_np.ops.pool2d import average_pool2d_forward, global_max_pool_forward, m
 from stg_np.ops.views import patches_forward
 from stg_np.optim import SGD, AdamW, ByRole, Muon, clip_by_norm
 from stg_np.params import Params
-from stg_np.train import Examples, Run, TrainConfig, fit
+from stg_np.train import Examples, Run, TrainConfig, fit, prepare
 from stg_np.workspace import Workspace
 from tests.contract import leaves
 from tests.training import MODEL, SCALING, make_run, pictures
@@ -160,6 +160,15 @@ def test_pictures_that_are_right() -> None:
         make_run(data=(Examples(images, DATA.labels), None))
     Run(MODEL, TrainConfig(), Examples(DATA.images / 255, DATA.labels), None, SCALING._replace(value_range=1))
     Run(MODEL, TrainConfig(), Examples(DATA.images > 99, DATA.labels), None, SCALING._replace(value_range=1))
+
+
+def test_numbers_that_are_no_pixels_have_no_range_and_must_be_finite() -> None:
+    scaling = SCALING._replace(value_range=None)
+    numbers = np.random.default_rng(0).standard_normal((12, 8, 8, 1))
+    run = Run(MODEL, TrainConfig(), Examples(numbers, DATA.labels), None, scaling)
+    np.testing.assert_allclose(prepare(run, numbers), (numbers - 0.5) / 0.3, rtol=1e-4, atol=1e-5)
+    numbers[4, 2, 1, 0] = np.nan
+    refused(lambda: Run(MODEL, TrainConfig(), Examples(numbers, DATA.labels), None, scaling), "nan in example 4")
 
 
 @pytest.mark.parametrize(

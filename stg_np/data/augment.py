@@ -50,9 +50,7 @@ def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Arr
     return mean / value_range, np.where(deviation > 0, deviation / value_range, 1.0)
 
 
-def normalise(
-    images: NDArray[np.uint8], mean: Array, std: Array, value_range: int, dtype: DTypeLike = np.float32
-) -> Array:
+def normalise(images: Array, mean: Array, std: Array, value_range: int | None, dtype: DTypeLike = np.float32) -> Array:
     """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape.
 
     Raises:
@@ -61,7 +59,7 @@ def normalise(
     check_shape("pictures", images, "B", "height", "width", np.size(mean))
     batch, height, width, channels = images.shape
     # a whole row of pixels against a row of constants: three channels alone are too short an inner loop
-    scale = np.tile(1 / (value_range * np.asarray(std)), width).astype(dtype)
+    scale = np.tile(1 / ((value_range or 1) * np.asarray(std)), width).astype(dtype)
     offset = np.tile(np.asarray(mean) / np.asarray(std), width).astype(dtype)
     scaled: Array = images.reshape(batch, height, width * channels).astype(dtype)
     scaled *= scale
@@ -70,11 +68,14 @@ def normalise(
 
 
 class Scaling(NamedTuple):
-    """How pixels become numbers: ``(pixel / value_range − mean) / std`` per channel."""
+    """How pixels become numbers: ``(pixel / value_range − mean) / std`` per channel.
+
+    ``value_range``: the largest pixel; None for numbers that are no pixels, and have no range.
+    """
 
     mean: Array
     std: Array
-    value_range: int
+    value_range: int | None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ FACTS = DataFacts(
     classes=("upper left", "upper right", "lower left", "lower right"),
     mean=tuple(SCALING.mean.tolist()),
     std=tuple(SCALING.std.tolist()),
-    value_range=SCALING.value_range,
+    value_range=255,
 )
 ABOUT = About("0.1.0", "tiny", False, "cpu", FACTS, MODEL, make_run().config)
 
