@@ -90,7 +90,7 @@ def compare(point: Point, v: Array, claim: Claim, eps: float, tolerance: float, 
             errors[row] = of_its_own_size(numeric[row], claim.analytic[row])
     status = min(statuses.values(), key=SEVERITY.index, default="ok")
     rows = [row for row in columns.tolist() if statuses.get(row, "ok") == status]
-    worst = max(rows, key=lambda row: (np.isnan(errors[row]), errors[row]))
+    worst = rows[int(errors[rows].argmax())]  # NaN is the worst
     text = "" if status == "ok" else text_of(worst, status, measured, best[worst], claim.analytic[worst], unit)
     if status == "wrong":
         text += f" (error {errors[worst]:.1e}, step {measured[best[worst]].step:.1e}, tolerance {tolerance:.1e})"
