@@ -8,8 +8,9 @@ holds both lists against a real CuPy where one is installed.
 Some things raise here that real CuPy lets pass, because they hide a mistake: integer indices out of range (CuPy
 wraps them), assignment through repeated indices (undefined there), a NumPy scalar that widens the result
 (float32 array × ``np.float64``), a NumPy index array (copied to the device at each use), NumPy's own functions
-on device arrays, ``a @= b`` (no in-place product there), ``x in a`` (waits for each element), ``where=`` of a
-ufunc. Every thread has a stream of its own here, and what one stream made another may only touch after waiting for it.
+on device arrays, ``a @= b`` (no in-place product there), ``x in a`` (waits for each element), ``a == None`` (an array
+there, element by element), a device array as the bound of a slice (waits), or as a number of steps or repeats (waits). Every thread has a stream of its own here,
+and what one stream made another may only touch after waiting for it.
 
 No GPU code runs: kernels, memory and the rounding of a GPU are not tested by this module.
 """
@@ -80,6 +81,14 @@ UFUNC_METHODS = {
 }
 """Which ufuncs have which method; CuPy raises NotImplementedError for the others."""
 
+AT_TYPES = {
+    "add": "ilILefd",
+    "subtract": "iI",
+    **dict.fromkeys(("maximum", "minimum"), "ilILfd"),
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), "ilIL"),
+}
+"""The dtypes that the method ``at`` takes: those of which the device has an atomic function."""
+
 # Parameters of Python numbers: an array there would need __index__, which device arrays do not have.
 _NUMBERS = _words(
     "axis axes axis1 axis2 shape newshape new_shape window_shape strides repeats reps k kth offset n N M num start "
@@ -88,6 +97,9 @@ _NUMBERS = _words(
 # Parameters of arrays: a list raises there, and so does a Python number in the first place.
 _ARRAYS = _words("a a1 a2 ar ar1 ar2 arr array ary b condition dst f m prototype v val x y z")
 _ANY_OBJECT = _words("ndim shape size iscomplexobj isrealobj")
+# Whose first parameter holds arrays and nothing else; and those that take no Python number beside an array.
+_JOINS = _words("column_stack concatenate stack")
+_PRODUCTS = _words("dot inner outer tensordot vdot")
 _ZERO_D_RESULTS = _words("allclose array_equal array_equiv count_nonzero")
 # The shape of the result is known only to the device: the host waits for it.
 _SYNCHRONISING = _words(
@@ -134,9 +146,6 @@ class Stream:
 
     def __init__(self) -> None:
         self._reached: dict[Stream, int] = {self: 0}
-
-    def __deepcopy__(self, memo: Any) -> Stream:
-        return self  # a copy of an array is made by the same stream
 
     def next_moment(self) -> Moment:
         self._reached[self] += 1
@@ -259,13 +268,20 @@ def _check_arguments(name: str, text: str, args: tuple[Any, ...], kwargs: dict[s
     for position, (parameter, value) in enumerate(zip(parameters, (*args, *kwargs.values()))):
         if parameter in _NUMBERS and _holds_array(value):
             raise TypeError(f"cupy.{name}: 'ndarray' object cannot be interpreted as an integer ({parameter})")
-        scalar_allowed = position > 0 or name in _ANY_OBJECT
+        scalar_allowed = name in _ANY_OBJECT or (position > 0 and name not in _PRODUCTS)
         if parameter in _ARRAYS and not (isinstance(value, ndarray) or (scalar_allowed and np.isscalar(value))):
             raise _refuse(name, value)
         if parameter in ("args", "arys", "operands") and isinstance(value, (tuple, list)):
             raise _refuse(name, value)
+        if parameter == "tup" and name in _JOINS and not all(isinstance(item, ndarray) for item in value):
+            raise TypeError(f"cupy.{name}: Only cupy arrays can be joined")
     if name == "einsum" and kwargs.keys() - {"dtype", "casting", "optimize"}:
         raise TypeError(f"cupy.einsum: Did not understand the following kwargs: {sorted(kwargs)}")
+
+
+def _repeats_by_list(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether elements are repeated so many times each: a list is copied to the device, and back."""
+    return name == "repeat" and any(isinstance(value, (list, tuple)) for value in (*args, *kwargs.values()))
 
 
 def _holds_array(value: Any) -> bool:
@@ -287,7 +303,7 @@ def _checked(name: str, text: str | None, function: Callable[..., Any]) -> Calla
             _check_arguments(name, text, args, kwargs)
         if name in ("where", "clip"):
             _refuse_widening(name, args)
-        if name in _SYNCHRONISING or (name == "where" and len(args) == 1):
+        if name in _SYNCHRONISING or (name == "where" and len(args) == 1) or _repeats_by_list(name, args, kwargs):
             _synchronise(name)
         return _run(name, function, args, kwargs)
 
@@ -354,7 +370,8 @@ class ndarray:
 
     def _method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         _check_arguments(name, method_signature(name), args, kwargs)
-        if name in _SYNCHRONISING:
+        filled_from_device = name == "fill" and any(isinstance(value, ndarray) for value in (*args, *kwargs.values()))
+        if name in _SYNCHRONISING or filled_from_device or _repeats_by_list(name, args, kwargs):
             _synchronise(name)
         return _run(name, getattr(np.ndarray, name), (self, *args), kwargs)
 
@@ -390,6 +407,14 @@ class ndarray:
     def __copy__(self) -> ndarray:
         return _wrap(self._host.copy())
 
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return _wrap(self._host.copy())
+
+    def __reduce__(self) -> Any:
+        _synchronise("pickle")
+        _current_stream().touch("pickle", self)
+        return array, (self._host.copy(),)
+
     # Elements
 
     def __len__(self) -> int:
@@ -423,7 +448,7 @@ class ndarray:
         self._update(np.ndarray.__setitem__, key, value, repeats_allowed=False)
 
     def scatter_add(self, slices: Any, value: Any) -> None:
-        self._update(np.add.at, slices, value)
+        cupy.add.at(self, slices, value)
 
     def _update(self, update: Any, key: Any, value: Any, repeats_allowed: bool = True) -> None:
         key = self._key(key)
@@ -472,6 +497,8 @@ class ufunc:
         return self._at if method == "at" else _checked(method, None, getattr(self._numpy, method))
 
     def _at(self, a: ndarray, indices: Any, b: Any) -> None:
+        if a.dtype.char not in AT_TYPES[self.name]:
+            raise TypeError(f"cupy.{self.name}.at only supports {AT_TYPES[self.name]} as data type")
         a._update(self._numpy.at, indices, b)
 
 
@@ -507,7 +534,22 @@ def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, b
         return a
     if isinstance(a, np.ndarray):
         return _wrap(np.array(a, dtype, order=order))
+    if _mixes(a):
+        raise TypeError("cupy.array: a list of device arrays holds nothing else: implicit conversion is not allowed")
     return _wrap(_run("asarray", partial(np.array, dtype=dtype, order=order), (a,), {})._host)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _mixes(value: Any) -> bool:
+    """Whether a nested list holds device arrays, and something else."""
+    return len({isinstance(leaf, ndarray) for leaf in _leaves(value)}) == 2
 
 
 def array(
