@@ -9,8 +9,8 @@ Some things raise here that real CuPy lets pass, because they hide a mistake: in
 wraps them), assignment through repeated indices (undefined there), a NumPy scalar that widens the result
 (float32 array × ``np.float64``), a NumPy index array (copied to the device at each use), NumPy's own functions
 on device arrays, ``a @= b`` (no in-place product there), ``x in a`` (waits for each element), ``a == None`` (an array
-there, element by element), a device array as the bound of a slice (waits), or as a number of steps or repeats (waits). Every thread has a stream of its own here,
-and what one stream made another may only touch after waiting for it.
+there, element by element), a device array as the bound of a slice, or as a number of steps or repeats (both wait).
+Every thread has a stream of its own here, and what one stream made another may only touch after waiting for it.
 
 No GPU code runs: kernels, memory and the rounding of a GPU are not tested by this module.
 """
@@ -104,7 +104,7 @@ _ZERO_D_RESULTS = _words("allclose array_equal array_equiv count_nonzero")
 # The shape of the result is known only to the device: the host waits for it.
 _SYNCHRONISING = _words(
     "argwhere array2string array_repr array_str bincount compress extract flatnonzero histogram intersect1d nonzero "
-    "save savetxt savez savez_compressed setdiff1d setxor1d trim_zeros union1d unique unique_all unique_counts "
+    "save savetxt savez savez_compressed sliding_window_view setdiff1d setxor1d trim_zeros union1d unique unique_all unique_counts "
     "unique_inverse unique_values"
 )
 

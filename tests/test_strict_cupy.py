@@ -346,6 +346,7 @@ WAITS: dict[str, Callable[[Any, Any], Any]] = {
     "fill": lambda xp, x: x.fill(x[0, 0]),
     "repeat": lambda xp, x: xp.repeat(x, [1, 2], axis=0),
     "pickle": lambda xp, x: pickle.dumps(x),
+    "sliding_window_view": lambda xp, x: xp.lib.stride_tricks.sliding_window_view(x, (2, 2)),
     "stream.synchronize": lambda xp, x: synchronize(x),
 }
 
