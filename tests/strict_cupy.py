@@ -104,8 +104,8 @@ _ZERO_D_RESULTS = _words("allclose array_equal array_equiv count_nonzero")
 # The shape of the result is known only to the device: the host waits for it.
 _SYNCHRONISING = _words(
     "argwhere array2string array_repr array_str bincount compress extract flatnonzero histogram intersect1d nonzero "
-    "save savetxt savez savez_compressed sliding_window_view setdiff1d setxor1d trim_zeros union1d unique unique_all unique_counts "
-    "unique_inverse unique_values"
+    "save savetxt savez savez_compressed setdiff1d setxor1d sliding_window_view trim_zeros union1d unique unique_all "
+    "unique_counts unique_inverse unique_values"
 )
 
 _ATTRIBUTES = frozenset(API["ndarray"])
