@@ -90,9 +90,13 @@ def test_at_the_top_of_a_module_only_numpy_and_the_standard_library_are_imported
 
 @every_module
 def test_no_pickle_is_executed(module: str) -> None:
-    """Only the reader of CIFAR-10's python batches knows of pickle, and uses no function of it that executes one."""
+    """Only the reader of CIFAR-10's python batches knows of pickle, and uses no function of it that executes one.
+
+    The one program that is executed is the file that a user names to have its pairs checked.
+    """
     source = (PACKAGE / module).read_text(encoding="utf-8")
-    assert not re.search(r"allow_pickle\s*=\s*True|pickle\.loads?\b|\beval\(|\bexec\(", source)
+    assert not re.search(r"allow_pickle\s*=\s*True|pickle\.loads?\b|\beval\(", source)
+    assert ("exec(" in source) == (module == "commands/gradcheck.py")
     from_pickle = {
         name for name, _ in imports(tree(module)) if name.split(".")[0] in ("pickle", "marshal", "shelve", "dill")
     }
