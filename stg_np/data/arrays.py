@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, FileCheck, Images, Labels, check_file, fingerprint
 from stg_np.foreign import showable
+from stg_np.inputs import check_whole
 
 NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
@@ -103,8 +104,12 @@ def from_arrays(
     """A data set of arrays; see :meth:`stg_np.data.Dataset.from_arrays`."""
     if (x_test is None) != (y_test is None):
         raise DataError(f"{name} has pictures for the test without labels, or labels without pictures: give both")
+    if value_range is not None:
+        check_whole("value_range", value_range, least=1)
     numeric = [as_pictures(x, f"{name}: its pictures") for x in (x_train, x_test) if x is not None]
     everything = as_bytes(numeric, name)
+    if value_range == 1 and all(x.dtype.kind == "f" for x in numeric):
+        value_range = None  # that of the pixels that were given; as bytes they may go up to 255
     labels = [np.asarray(y) for y in (y_train, y_test) if y is not None]
     names, numbers = as_labels(labels, classes, name)
     for pictures, its in zip(everything, numbers):
@@ -114,6 +119,8 @@ def from_arrays(
         raise DataError(f"{name} has pictures of other sizes for the test than for the training: make them alike")
     most = max(int(pictures.max()) for pictures in everything)
     value_range = usual_range(most) if value_range is None else value_range
+    if most <= 1 < value_range and all(x.dtype.kind == "f" for x in numeric):
+        raise DataError(f"{name} has pixels up to {most} only, for a value range of {value_range}: name one of 1")
     if not max(most, 1) <= value_range <= 255:
         raise DataError(f"{name} has pixels up to {most}, which is not within a value range of {value_range}")
     digests = [check_file(part, data, "") for part, data in zip(("train", "test"), everything)]
@@ -182,9 +189,14 @@ def as_pictures(values: ArrayLike, where: str) -> NDArray[Any]:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape:
         shape = "×".join(map(str, array.shape))
-        raise DataError(f"{where} have the shape {shape}: give (N, height, width) or (N, height, width, 1 or 3)")
+        first = array.ndim == 4 and array.shape[1] in (1, 3)
+        hint = "; the channels come first here (NCHW), x.transpose(0, 2, 3, 1)" if first else ""
+        raise DataError(f"{where} have the shape {shape}: give (N, height, width) or (N, height, width, 1 or 3){hint}")
     if array.dtype.kind not in "buif":
         raise DataError(f"{where} are of the type {array.dtype}: give numbers from 0 to 255")
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        k = np.argwhere(~finite)[0, 0]
+        raise DataError(f"{where} hold NaN or infinite pixels, the first in picture {k}: leave it out, or mend it")
     least, most = array.min(), array.max()
     if not (least >= 0 and most <= 255):
         raise DataError(f"{where} have pixels from {least:g} to {most:g}: give numbers from 0 to 255, or from 0 to 1")

@@ -182,6 +182,13 @@ def test_the_range_of_the_pixels_is_the_usual_one_that_holds_them(most: int, val
     assert dataset.train_images.max() == most
 
 
+def test_a_range_of_one_is_that_of_the_numbers_given() -> None:
+    dataset = Dataset.from_arrays(X / 255, Y, value_range=1)
+    assert (dataset.value_range, str(dataset.train_images.dtype)) == (255, "uint8")
+    with pytest.raises(TypeError, match="value_range must be a whole number"):
+        Dataset.from_arrays(X, Y, value_range=2.5)  # type: ignore[arg-type]
+
+
 def test_a_changed_pixel_or_label_changes_the_fingerprint() -> None:
     x, y = arrays()
     first = Dataset.from_arrays(x, y).fingerprint
@@ -194,11 +201,11 @@ def test_a_changed_pixel_or_label_changes_the_fingerprint() -> None:
 X, Y = arrays()
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "flat pictures": ({"x_train": X.reshape(20, -1)}, "shape 20×30"),
-    "channels first": ({"x_train": np.zeros((20, 3, 6, 5))}, "shape 20×3×6×5"),
+    "channels first": ({"x_train": np.zeros((20, 3, 6, 5))}, "(NCHW), x.transpose(0, 2, 3, 1)"),
     "no pictures": ({"x_train": X[:0], "y_train": Y[:0]}, "shape 0×6×5"),
     "words": ({"x_train": np.full((20, 6, 5), "a")}, "type"),
     "negative": ({"x_train": X.astype(int) - 9}, "pixels from -9"),
-    "not a number": ({"x_train": np.full((20, 6, 5), np.nan)}, "pixels from nan"),
+    "not a number": ({"x_train": np.where(np.arange(20)[:, None, None] == 3, np.nan, X)}, "the first in picture 3"),
     "scaled otherwise": ({"x_train": X / 100}, "fractional pixels"),
     "fewer labels": ({"y_train": Y[:7]}, "20 pictures and 7 labels"),
     "one-hot labels": ({"y_train": np.eye(3)[Y]}, "shape"),
@@ -209,6 +216,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one class": ({"y_train": Y * 0}, "two classes"),
     "a test without labels": ({"x_test": X}, "without labels"),
     "a test of another size": ({"x_test": X[:, 1:], "y_test": Y}, "other sizes"),
+    "0 … 1, a range of 255": ({"x_train": (X > 9).astype(float), "value_range": 255}, "up to 1 only"),
     "a small range": ({"value_range": 16}, "value range of 16"),
     "a name for the terminal": ({"classes": ["a", "b", "\x1b[2J"]}, "cannot be printed"),
 }
