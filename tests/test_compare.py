@@ -170,8 +170,8 @@ def test_differences_are_those_of_the_same_seed() -> None:
     comparison = replace(read_comparison("layers.toml"), entries=(Entry("base"), Entry("other"), Entry("missing")))
     results = [result("base", 0, 0.8), result("other", 0, 0.78), result("base", 1, 0.9), result("other", 1, 0.87)]
     text = report(comparison, results, "quarters", "stg-np compare layers.toml")
-    assert "| base | 85.00 ± 7.07 |  | 0.500 ± 0.000 | 0.250 ± 0.000 | 1,000 | 5,000 | 2 ± 0 |" in text
-    assert "| other | 82.50 ± 6.36 | −2.50 ± 0.50 |" in text
+    assert "| base | 85.00 ± 7.07 | 85.00 |  | 0.500 ± 0.000 | 0.250 ± 0.000 | 1,000 | 5,000 | 2 ± 0 |" in text
+    assert "| other | 82.50 ± 6.36 | 82.50 | −2.50 ± 0.50 |" in text
     assert "missing |" not in text
     assert text.startswith("# Are two layers better?\n\n`stg-np compare layers.toml`\n")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from stg_np.compare.plan import Comparison
+from stg_np.compare.plan import Comparison, Entry
 from stg_np.compare.trainings import Result
 from stg_np.machine import describe
 from stg_np.tables import document, facts_list, section, table
 
-HEAD = ("", "accuracy", "difference", "loss", "training loss", "parameters", "multiply-adds", "seconds")
+HEAD = ("", "accuracy", "median", "difference", "loss", "training loss", "parameters", "multiply-adds", "seconds")
 READING = """\
 Accuracy in per cent and loss in nats (no label smoothing) on {pictures}: mean ± standard deviation over {seeds}.
 Difference: to the first line, in points, seed by seed: mean ± standard error of the mean; a difference of less than two
@@ -34,24 +35,30 @@ def report(comparison: Comparison, results: Sequence[Result], label: str, comman
         seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed, so that no spread is known",
     )
     facts = {"seeds": ", ".join(map(str, seeds)), "pictures to train on": comparison.pictures or "all", **describe()}
-    changes = "\n".join(
-        f"* {entry.name}: {showing(entry.set)}{f', in the trained network of “{entry.of}”' if entry.of else ''}"
-        for entry in comparison.entries
-    )
+    differences = "\n".join(map(differing, comparison.entries))
+    everybody = f", with {showing(comparison.set)}" if comparison.set else ""
     return document(
         comparison.about[:1].upper() + comparison.about[1:], command, facts_list(facts), reading,
-        table(HEAD, rows(comparison, results)), section("What differs", f"From the preset {comparison.preset}, with "
-        f"{showing(comparison.set)}:", changes),
+        table(HEAD, rows(comparison, results)),
+        section("What differs", f"From the preset {comparison.preset}{everybody}:", differences),
     )  # fmt: skip
 
 
+def differing(entry: Entry) -> str:
+    """What one entry has of its own, as an item of a list."""
+    parts = [f"the preset {entry.preset}"] if entry.preset else []
+    parts += [showing(entry.set)] if entry.set else []
+    parts += [f"in the trained network of “{entry.of}”"] if entry.of else []
+    return f"* {entry.name}: {', '.join(parts) or 'nothing'}"
+
+
 def showing(changes: dict[str, Any], prefix: str = "") -> str:
-    """Changes as ``model.width = 128, …``; "nothing" if there are none."""
+    """Changes as ``model.width = 128, …``."""
     parts = [
         showing(change, f"{prefix}{name}.") if isinstance(change, dict) else f"`{prefix}{name} = {change}`"
         for name, change in changes.items()
     ]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts)
 
 
 def of_entry(results: Sequence[Result], name: str) -> dict[int, Result]:
@@ -72,6 +79,7 @@ def rows(comparison: Comparison, results: Sequence[Result]) -> list[tuple[str, .
         found.append((
             entry.name,
             spread([100 * result.accuracy for result in some], 2),
+            f"{np.median([100 * result.accuracy for result in some]):.2f}",
             spread(differences, 2, of_the_mean=True, signed=True) if found else "",
             spread([result.loss for result in some], 3),
             spread([result.training_loss for result in some if result.training_loss is not None], 3),
@@ -111,6 +119,6 @@ def picture(comparison: Comparison, results: Sequence[Result]) -> bytes:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("accuracy (%)")
-    axes.set_title(comparison.about, fontsize=11)
+    figure.suptitle(fill(comparison.about, 80), fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     return png(figure)
