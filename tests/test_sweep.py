@@ -84,12 +84,12 @@ def test_contract_and_extremes(
 @pytest.mark.parametrize("u", [0.5, 0.1, 0.01])
 def test_a_slow_memory_of_white_input_is_as_loud_as_a_quick_one(u: float) -> None:
     """std √(u/(2−u)) without, 1 with it."""
-    v = np.random.default_rng(0).standard_normal((1, 1, 200_000, 1))
+    v = np.random.default_rng(0).standard_normal((1, 1, 1_500, 400))
     gate = np.full_like(v, u)
-    plain = sweep.line_forward(gate, v, "right").std()
-    louder = sweep.line_forward(gate, sweep.louder_forward(gate, v), "right").std()
-    np.testing.assert_allclose(plain, np.sqrt(u / (2 - u)), rtol=0.05)
-    np.testing.assert_allclose(louder, 1, rtol=0.05)
+    plain = sweep.line_forward(gate, v, "right")
+    louder = sweep.line_forward(gate, sweep.louder_forward(gate, v), "right")
+    np.testing.assert_allclose(plain[..., 700:, :].std(), np.sqrt(u / (2 - u)), rtol=0.05)
+    np.testing.assert_allclose(louder[..., 700:, :].std(), 1, rtol=0.05)
 
 
 def test_channels_that_cannot_be_shared_out_are_refused() -> None:
