@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MATHS_TESTS := tests/ops tests/models tests/layers tests/fast tests/optim tests/gradcheck $(patsubst %,tests/test_%.py,\
-	backend workspace params stm sweep engine evaluate train checks)
+	backend workspace params inputs stm sweep engine evaluate train checks)
 
 .PHONY: train test test-thorough test-torch test-gpu coverage mutation lint types check clean
 
