@@ -29,6 +29,7 @@ from stg_np.divergence import TrainingError
 from stg_np.engine import Engine, Threads
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.models.base import loss_and_grad
+from stg_np.models.image_stg import ImageSTG
 from stg_np.models.stg import STG
 from stg_np.ops.losses import SQUARED_ERROR, TOLERANCE, cross_entropy
 from stg_np.optim import SCHEDULES, SGD, Optimizer, with_learning_rate
@@ -614,6 +615,50 @@ def mirrored(**config: Any) -> list[bool]:
     x = np.concatenate(recorded(**{"flip": True, "shift": 0, **config}).seen)
     flipped: list[bool] = (x[:, 0, 0, 0] > x[:, 0, -1, 0]).tolist()
     return flipped
+
+
+def test_what_is_flipped_in_turn_is_mirrored_in_every_second_epoch() -> None:
+    """A picture is known by its last row, and what was done to it by its first."""
+    images = np.repeat(np.arange(50, dtype=np.uint8), 64).reshape(50, 8, 8, 1)
+    images[:, 0] = SIDES.images[:, 0]
+    model = Recorder((8, 8, 1), 4, width=4)
+    records(make_run(model=model, data=(Examples(images, SIDES.labels), None), shift=0, flip_in_turn=True, epochs=4), 2)
+    seen: dict[int, list[tuple[int, bool]]] = {}
+    for number, x in enumerate(model.seen):  # two groups of a step may change places, two epochs not
+        who = np.rint((x[:, -1, 0, 0] * SCALING.std + SCALING.mean) * SCALING.value_range).astype(int)
+        for k, mirrored in zip(who, x[:, 0, 0, 0] > x[:, 0, -1, 0]):
+            seen.setdefault(int(k), []).append((number // 9, bool(mirrored)))
+    for looks in seen.values():
+        assert len({(epoch + mirrored) % 2 for epoch, mirrored in looks}) == 1
+    assert (
+        len({(looks[0][0] + looks[0][1]) % 2 for looks in seen.values()}) == 2
+    )  # some begin as they are, some mirrored
+
+
+def test_the_pictures_of_a_training_grow_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+
+    def note(model: Any, params: Params, state: State, x: Array, *args: Any, **options: Any) -> Any:
+        sides.append(x.shape[1])
+        return loss_and_grad(model, params, state, x, *args, **options)
+
+    monkeypatch.setattr("stg_np.train.loss_and_grad", note)
+    model = ImageSTG((8, 8, 1), 4, widths=(4,), depth=1, stem=0, sweeping=())
+    records(make_run(model=model, sides=(4, 8), epochs=4, group_size=16))
+    assert sides == [4] * 6 + [8] * 6
+
+
+def test_a_stem_is_made_from_the_first_training_pictures_as_they_are_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ImageSTG((8, 8, 1), 4, widths=(4,), depth=1, stem=3, sweeping=())
+    run = make_run(model=model, seed=3)
+    drawn, _ = model.init(np.random.default_rng(3))
+    few, all_of_them = (
+        model.adapted(drawn, normalise(run.train.images[:count], *run.scaling)).flat.tolist() for count in (20, 50)
+    )
+    assert few != all_of_them
+    assert initial_state(run).params.flat.tolist() == all_of_them
+    monkeypatch.setattr("stg_np.train.FOR_ADAPTING", 20)
+    assert initial_state(run).params.flat.tolist() == few
 
 
 def test_augmentations_of_one_group_draw_one_after_the_other() -> None:

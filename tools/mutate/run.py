@@ -66,6 +66,7 @@ TESTS = (
     "test_sweep.py",
     "test_workspace.py",
     "test_params.py",
+    "test_inputs.py",
     "test_engine.py",
     "test_evaluate.py",
     "test_train.py",
