@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stg_np.models import MODELS
@@ -109,6 +109,13 @@ PRESETS = {
         "maps that stay maps, memory that sweeps them in four directions",
         {"widths": (64, 256, 256), "sweeping": (2, 4, 6)},
         FAST_RECIPE,
+        kind="image-stg",
+    ),
+    "cifar10-97": Preset(
+        "cifar10",
+        "for one GPU, wide, deep and long: 14 PFLOP, so about 25 minutes at 10 TFLOP/s; not run yet",
+        {"widths": (128, 512, 512), "depth": 3, "sweeping": (2, 3, 5, 6, 8, 9)},
+        replace(FAST_RECIPE, epochs=60, group_size=500, cutout=12),
         kind="image-stg",
     ),
     "rows": Preset(
