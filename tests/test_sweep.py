@@ -112,9 +112,51 @@ def test_what_was_given_back_may_be_changed() -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_dirac_kernel_passes_its_input_on() -> None:
+@pytest.mark.parametrize(("c", "d"), [(2, 5), (5, 2), (4, 4)])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_a_dirac_kernel_passes_its_input_on(k: int, c: int, d: int) -> None:
+    """As many channels as both sides have; the others are left as they were drawn."""
     draw = Arrays(0)
-    kernel, x = draw.normal(3, 3, 2, 5).copy(), draw.normal(1, 4, 3, 2)
+    kernel, x, same = draw.normal(k, k, c, d).copy(), draw.normal(1, 4, 3, c), min(c, d)
+    drawn = kernel.copy()
     sweep.dirac(kernel)
-    p, _ = conv2d_forward(x, sweep.window_params(STMParams(kernel, np.zeros(20))))
-    np.testing.assert_array_equal(p[..., :2], x)
+    p, _ = conv2d_forward(x, sweep.window_params(STMParams(kernel, np.zeros(4 * d))))
+    np.testing.assert_array_equal(p[..., :same], x[..., :same])
+    np.testing.assert_array_equal(kernel[..., same:], drawn[..., same:])
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_every_parameter_has_its_name_its_shape_and_its_role(diagonal: bool) -> None:
+    found = {entry.name: entry[1:] for entry in sweep.image_stm_entries("stm2", 3, 7, window=5, diagonal=diagonal)}
+    full = {"stm2.W": ((5, 5, 3, 28), "kernel"), "stm2.b": ((28,), "vector")}
+    sparing = full | {"stm2.W": ((5, 5, 3, 7), "kernel"), "stm2.w": ((21,), "vector")}
+    assert found == (sparing if diagonal else full)
+    assert diagonal or found != {entry.name: entry[1:] for entry in sweep.image_stm_entries("stm2", 3, 7, window=5)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_joins_by_single_sweeps(count: int, dtype: Any) -> None:
+    """Quarters: each direction its own channels. A sum: all of them, over the root of the mean square."""
+    draw, ways = Arrays(1), sweep.ALL_WAYS[:count]
+    u, v = (array.astype(dtype) for array in (draw.uniform(0, 1, 2, 3, 2, 12), draw.normal(2, 3, 2, 12)))
+    alone = [sweep.line_forward(u, v, direction) for direction in ways]
+    assert {array.dtype for array in alone} == {np.dtype(dtype)}
+    memories, _ = sweep.quarters_forward(u, v, ways)
+    for k, own in enumerate(alone):
+        part = slice(k * 12 // count, (k + 1) * 12 // count)
+        np.testing.assert_array_equal(memories[..., part], own[..., part])
+    total, _ = sweep.sum_forward(u, v, ways)
+    together = np.sum(alone, 0)
+    wanted = together / np.sqrt((together**2).mean(-1, keepdims=True))
+    np.testing.assert_allclose(total, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_below_the_smallest_update_the_scale_is_constant() -> None:
+    u, v = np.array([1e-9, 1e-6, 2e-6, 0.5]), np.ones(4)
+    louder = sweep.louder_forward(u, v)
+    assert louder[0] == louder[1] == pytest.approx(np.sqrt(2e6 - 1))
+    du, dv = sweep.louder_backward(np.ones(4), u, v)
+    np.testing.assert_array_equal(dv, louder)
+    assert (du[:2] == 0).all()
+    assert (du[2:] < 0).all()
