@@ -152,6 +152,17 @@ def test_the_joins_by_single_sweeps(count: int, dtype: Any) -> None:
     np.testing.assert_allclose(total, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", JOINS)
+def test_the_backward_of_a_join_leaves_what_it_is_given(name: str) -> None:
+    draw, join = Arrays(2), JOINS[name]
+    u, v, dm = draw.uniform(0, 1, 2, 3, 2, 4), draw.normal(2, 3, 2, 4), draw.normal(2, 3, 2, 4)
+    _, cache = join.forward(u, v, join.directions)
+    before = [array.copy() for array in (dm, u, v)]
+    join.backward(dm, u, v, cache, join.directions)
+    for array, same in zip((dm, u, v), before):
+        np.testing.assert_array_equal(array, same)
+
+
 def test_below_the_smallest_update_the_scale_is_constant() -> None:
     u, v = np.array([1e-9, 1e-6, 2e-6, 0.5]), np.ones(4)
     louder = sweep.louder_forward(u, v)
