@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import stg_np
 from stg_np import streams
 from stg_np.foreign import showable
-from stg_np.spelling import did_you_mean
+from stg_np.spelling import choose_from, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,8 +37,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         names = list(map(str, action.choices))
-        hint = did_you_mean(str(value), names)
-        raise argparse.ArgumentError(action, f"there is no {str(value)!r:.60}: {hint}use one of {', '.join(names)}")
+        raise argparse.ArgumentError(action, f"there is no {str(value)!r:.60}: {choose_from(str(value), names)}")
 
 
 class CommandParser(Parser):

@@ -18,3 +18,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     ends = {each.rpartition(".")[2]: known[each] for each in reversed(known)}  # of several the first
     close = get_close_matches(name[:LONGEST].lower(), ends | known, n=1)
     return f"did you mean {(ends | known)[close[0]]}? " if close else ""
+
+
+def choose_from(name: str, names: Iterable[str]) -> str:
+    """What helps after ``there is no 'digitz': ``, such as ``did you mean digits? use one of digits, cifar10``."""
+    known = list(names)
+    return f"{did_you_mean(name, known)}use one of {', '.join(known)}"

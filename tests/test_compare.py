@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from stg_np.cli import main
-from stg_np.compare import Comparison, Entry, Result, Told, bundled, compare, read_comparison, report
-from stg_np.compare.report import spread
-from stg_np.compare.trainings import described
+from stg_np.compare.plan import Comparison, Entry, bundled, read_comparison
+from stg_np.compare.report import report, spread
+from stg_np.compare.trainings import Result, Told, compare, pictures_for
+from stg_np.compare.trainings import described as described_for
 from stg_np.data import Dataset, load
 from stg_np.engine import Threads
 from stg_np.evaluate import accuracy
 from stg_np.presets import PRESETS
 from stg_np.runs import checkpoint
+from stg_np.runs.description import About
 from stg_np.runs.scores import logits_of
+from stg_np.train import Run
 from tests.training import pictures
 
 LIST = """
@@ -53,6 +56,10 @@ def _in_a_folder_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def run(comparison: Comparison, told: Callable[[Told], None] = lambda _: None, folder: str = "out") -> list[Result]:
     with Threads(1) as engine:
         return compare(comparison, engine, Path(folder), told=told)
+
+
+def described(comparison: Comparison, entry: Entry, seed: int, dataset: Dataset) -> tuple[Run, About]:
+    return described_for(comparison, entry, seed, pictures_for(comparison, seed, dataset))
 
 
 def untimed(results: list[Result]) -> list[Result]:
@@ -92,6 +99,16 @@ def test_what_is_done_is_not_done_again_and_what_has_changed_is() -> None:
     again = run(changed, lambda news: trained.append(news.entry) if news.record else None)
     assert set(trained) == {"one layer"}
     assert [result for result in again if result.entry != "one layer"] == [first[0], first[2], first[3], first[5]]
+
+
+def test_an_entry_may_be_called_otherwise_and_is_not_trained_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "layers.toml", "--workers", "1"]) == 0
+    Path("layers.toml").write_text(LIST.replace('"one layer"', '"a single layer"'))
+    capsys.readouterr()
+    assert main(["compare", "layers.toml", "--workers", "1"]) == 0
+    said = capsys.readouterr()
+    assert "epoch" not in said.err
+    assert "| a single layer | " in said.out
 
 
 @pytest.mark.parametrize("after", [1, 4, 8])

@@ -6,14 +6,17 @@ import argparse
 import shlex
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import OK, UsageError
 from stg_np.commands.options import add_data_dir, add_workers
-from stg_np.compare import ComparisonError, Result, Told, bundled, compare, picture, read_comparison, report
+from stg_np.compare.plan import ComparisonError, bundled, read_comparison
 from stg_np.engine import Threads
 from stg_np.runs.archive import write_atomically
 from stg_np.streams import note, say
+
+if TYPE_CHECKING:
+    from stg_np.compare.trainings import Result, Told
 
 ABOUT = "train several models with several seeds, and write a table with the spread"
 EPILOG = f"""\
@@ -50,6 +53,9 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not trained yet, and write the report after each result."""
+    from stg_np.compare.report import picture, report
+    from stg_np.compare.trainings import compare
+
     folder = args.out or Path("runs") / f"compare-{Path(args.list).stem}"
     command = shlex.join(["stg-np", "compare", args.list])
     try:

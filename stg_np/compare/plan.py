@@ -28,7 +28,7 @@ from typing import Any, Literal
 from stg_np.foreign import parse_toml, read_limited, showable
 from stg_np.presets import PRESETS
 from stg_np.runs.description import from_table
-from stg_np.spelling import did_you_mean
+from stg_np.spelling import choose_from
 
 BUNDLED = Path(__file__).parent / "lists"
 """The lists of the package, ``NAME.toml``."""
@@ -77,21 +77,15 @@ class Comparison:
 
     def preset_of(self, entry: Entry) -> str:
         """The name of the preset that an entry begins from."""
-        return self.tested_by(entry).preset or self.preset
-
-    def tested_by(self, entry: Entry) -> Entry:
-        """The entry whose training it is: its own, or the one that ``of`` names."""
-        return next((other for other in self.entries if other.name == entry.of), entry)
+        return self.steps_to(entry)[0].preset or self.preset
 
     def changes_of(self, entry: Entry) -> list[dict[str, Any]]:
         """What differs from the preset, the later over the earlier."""
-        return [self.set, self.tested_by(entry).set, entry.set]
+        return [self.set, *(step.set for step in self.steps_to(entry))]
 
-
-def hint(said: str, names: Any) -> str:
-    """``: did you mean …?``, or nothing."""
-    found = did_you_mean(said, list(names))
-    return f": {found}" if found else f": use one of {', '.join(names)}"
+    def steps_to(self, entry: Entry) -> list[Entry]:
+        """The entry, and before it the one whose trained networks it tests, if there is one."""
+        return [*(other for other in self.entries if other.name == entry.of), entry]
 
 
 def bundled() -> list[str]:
@@ -115,7 +109,7 @@ def read_comparison(name: str | PathLike[str]) -> Comparison:
         return checked(replace(from_table(Comparison, table), entries=made))
     except FileNotFoundError:
         raise ComparisonError(
-            f"there is no comparison {showable(name)}{hint(str(name), bundled())}, or a .toml file of your own"
+            f"there is no comparison {showable(name)}: {choose_from(str(name), bundled())}, or a .toml file of your own"
         ) from None
     except (ValueError, OSError) as error:
         raise ComparisonError(f"{showable(path)} is no list to compare by: {showable(error)}") from None
@@ -138,9 +132,11 @@ def checked(comparison: Comparison) -> Comparison:
     for entry in comparison.entries:
         preset = comparison.preset_of(entry)
         if preset not in PRESETS:
-            raise ValueError(f"there is no preset {showable(preset, 60)!r}{hint(preset, PRESETS)}")
+            raise ValueError(f"there is no preset {showable(preset, 60)!r}: {choose_from(preset, PRESETS)}")
         if entry.of and entry.of not in trained:
-            raise ValueError(f"{showable(entry.of, 60)!r} is no entry that is trained{hint(entry.of, trained)}")
+            raise ValueError(
+                f"{showable(entry.of, 60)!r} is no entry that is trained: {choose_from(entry.of, trained)}"
+            )
         if unknown := {*entry.set, *comparison.set} - {"model", "training"}:
             raise ValueError(f"set.{showable(min(unknown), 60)} is neither set.model nor set.training")
         if entry.of and "training" in entry.set:

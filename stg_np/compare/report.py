@@ -11,6 +11,7 @@ import numpy as np
 from stg_np.compare.plan import Comparison, Entry
 from stg_np.compare.trainings import Result
 from stg_np.machine import describe
+from stg_np.runs.description import flattened
 from stg_np.tables import document, facts_list, section, table
 
 HEAD = ("", "accuracy", "median", "difference", "loss", "training loss", "parameters", "multiply-adds", "seconds")
@@ -52,13 +53,9 @@ def differing(entry: Entry) -> str:
     return f"* {entry.name}: {', '.join(parts) or 'nothing'}"
 
 
-def showing(changes: dict[str, Any], prefix: str = "") -> str:
+def showing(changes: dict[str, Any]) -> str:
     """Changes as ``model.width = 128, …``."""
-    parts = [
-        showing(change, f"{prefix}{name}.") if isinstance(change, dict) else f"`{prefix}{name} = {change}`"
-        for name, change in changes.items()
-    ]
-    return ", ".join(parts)
+    return ", ".join(f"`{name} = {change}`" for name, change in flattened(changes))
 
 
 def of_entry(results: Sequence[Result], name: str) -> dict[int, Result]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial, reduce
 from os import PathLike
@@ -22,11 +22,11 @@ from stg_np.foreign import parse_json, read_limited, showable
 from stg_np.presets import PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import write_atomically
-from stg_np.runs.description import About
-from stg_np.runs.experiment import examples
+from stg_np.runs.description import About, DataFacts
+from stg_np.runs.experiment import examples, first_state
 from stg_np.runs.settings import laid_over, model_of, of_preset, training_of
 from stg_np.strict_json import to_json
-from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare
+from stg_np.train import Examples, Record, Run, TrainState, fit, prepare
 
 RESULTS = "results.jsonl"
 LARGEST_FILE = 10**8
@@ -68,25 +68,38 @@ class Told(NamedTuple):
     result: Result | None = None
 
 
-def described(comparison: Comparison, entry: Entry, seed: int, dataset: Dataset) -> tuple[Run, About]:
+class Pictures(NamedTuple):
+    """What all entries learn from and are measured on with one seed."""
+
+    train: Examples
+    measured: Examples
+    facts: DataFacts
+
+
+def pictures_for(comparison: Comparison, seed: int, dataset: Dataset) -> Pictures:
+    """The pictures of the data set as the comparison and a seed divide them."""
+    train, held_out, facts = examples(dataset, seed, comparison.on == "test", None)
+    if held_out is None:
+        held_out = Examples(dataset.test_images, dataset.test_labels)
+    return Pictures(fewer(train, comparison.pictures, seed), held_out, facts)
+
+
+def described(comparison: Comparison, entry: Entry, seed: int, pictures: Pictures) -> tuple[Run, About]:
     """The training of an entry with a seed.
 
     Raises:
         ComparisonError: if its changes do not fit the preset, or the preset the data.
     """
-    preset = PRESETS[comparison.preset_of(entry)]
+    train, measured, facts = pictures
+    preset, shape = comparison.preset_of(entry), train.images.shape[1:]
     try:
-        table = reduce(laid_over, comparison.changes_of(entry), of_preset(preset))
-        model, config = model_of(table, dataset.shape, len(dataset.classes)), training_of(table)
+        table = reduce(laid_over, comparison.changes_of(entry), of_preset(PRESETS[preset]))
+        model, config = model_of(table, shape, len(facts.classes)), training_of(table)
     except ValueError as error:
         raise ComparisonError(f"{showable(entry.name, 60)!r} cannot be made: {showable(error)}") from None
-    config = replace(config, seed=seed, flip=config.flip and dataset.flip)
-    final = comparison.on == "test"
-    train, held_out, facts = examples(dataset, seed, final, None)
-    if final:
-        held_out = Examples(dataset.test_images, dataset.test_labels)
-    about = About(stg_np.__version__, comparison.preset_of(entry), final, "cpu", facts, model, config)
-    return Run(model, config, fewer(train, comparison.pictures, seed), held_out, facts.scaling), about
+    config = replace(config, seed=seed, flip=config.flip and facts.flip)
+    about = About(stg_np.__version__, preset, comparison.on == "test", "cpu", facts, model, config)
+    return Run(model, config, train, measured, facts.scaling), about
 
 
 def fewer(examples: Examples, count: int, seed: int) -> Examples:
@@ -139,11 +152,11 @@ def compare(
         TrainingError: if a training diverges. CheckpointError: if something cannot be read or written.
     """
     dataset = load(comparison.data or PRESETS[comparison.preset].data, data_dir)
-    jobs = [
-        Job(entry, seed, *described(comparison, entry, seed, dataset))
-        for seed in comparison.seeds
-        for entry in sorted(comparison.entries, key=lambda entry: bool(entry.of))
-    ]
+    jobs: list[Job] = []
+    for seed in comparison.seeds:
+        pictures = pictures_for(comparison, seed, dataset)
+        for entry in sorted(comparison.entries, key=lambda entry: bool(entry.of)):
+            jobs.append(Job(entry, seed, *described(comparison, entry, seed, pictures)))
     trained = {(job.entry.name, job.seed): job for job in jobs}
     for job in jobs:
         of = job.entry.of
@@ -151,7 +164,7 @@ def compare(
             name, of = showable(job.entry.name, 60), showable(of, 60)
             raise ComparisonError(f"{name!r} has other parameters than {of!r}: it cannot test those")
     folder.mkdir(parents=True, exist_ok=True)
-    known = {result.what: result for result in results_in(folder)}
+    known = {result.what: result for result in results_in(folder)}  # what has changed since stays in the file, too
     results: list[Result] = []
     for job in jobs:
         standing = Told(dataset.label, job.entry.name, job.seed, len(results), len(jobs))
@@ -162,8 +175,10 @@ def compare(
                 result = measured(job, checkpoint.load(state).now, engine)
             else:
                 result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
-            append(folder, result)
-        results.append(result._replace(entry=job.entry.name))
+            known[job.what] = result
+            write_results(folder, known.values())
+        result = result._replace(entry=job.entry.name)  # it may have had another when it was trained
+        results.append(result)
         told(standing._replace(done=len(results), result=result))
     return results
 
@@ -176,10 +191,8 @@ def pass_on(told: Callable[[Told], None], standing: Told, record: Record) -> Non
 def trained_and_measured(job: Job, folder: Path, engine: Engine, told: Callable[[Record], None]) -> Result:
     """The result of a training, from its first epoch or from the last one that was saved."""
     run, path = replace(job.run, validation=None), job.state(folder)
-    now = initial_state(run)
-    if path.exists():
-        stored = checkpoint.load(path)
-        now = stored.now if stored.about == job.about else now
+    stored = checkpoint.load(path) if path.exists() else None
+    now = first_state(run) if stored is None or stored.about != job.about else stored.now
     first, began, last = now.step, perf_counter(), None
     for record in fit(run, engine, start=now):
         told(record)
@@ -207,10 +220,10 @@ def measured(job: Job, now: TrainState, engine: Engine) -> Result:
     )
 
 
-def append(folder: Path, result: Result) -> None:
-    """One line more in ``results.jsonl``, whole or not at all."""
-    lines = [to_json(each._asdict()) for each in [*results_in(folder), result]]
-    write_atomically(folder / RESULTS, ("\n".join(lines) + "\n").encode())
+def write_results(folder: Path, results: Iterable[Result]) -> None:
+    """``results.jsonl``, a line for each, whole or not at all."""
+    lines = "".join(f"{to_json(result._asdict())}\n" for result in results)
+    write_atomically(folder / RESULTS, lines.encode())
 
 
 def results_in(folder: Path) -> list[Result]:

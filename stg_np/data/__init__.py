@@ -17,7 +17,7 @@ from stg_np.data import arrays, cifar10, digits, fashion_mnist, folder
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, one_sentence
 from stg_np.data.download import data_home
-from stg_np.spelling import did_you_mean
+from stg_np.spelling import choose_from
 
 __all__ = [
     "SOURCES",
@@ -70,10 +70,8 @@ def source(name: str) -> Source:
         DataError: if there is none of that name.
     """
     if name not in SOURCES:
-        hint = did_you_mean(name, SOURCES)
-        names = ", ".join(SOURCES)
         raise DataError(
-            f"there is no data set {name!r}: {hint}use one of {names}, or a folder or .npz file of your own"
+            f"there is no data set {name!r}: {choose_from(name, SOURCES)}, or a folder or .npz file of your own"
         )
     return SOURCES[name]
 

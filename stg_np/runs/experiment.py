@@ -48,7 +48,7 @@ from stg_np.runs.settings import (
     read_config,
     training_of,
 )
-from stg_np.spelling import did_you_mean
+from stg_np.spelling import choose_from
 from stg_np.train import Examples, Record, Run, TrainState, fit, initial_state, prepare
 
 VALIDATION = 0.1
@@ -425,8 +425,7 @@ def chosen_preset(preset: str | None, data: str | None) -> str:
     if preset is None and data is not None:
         source(data)  # says which data sets there are
         raise RunError(f"there is no preset for {data}: name one with --preset")
-    hint = did_you_mean(preset or "", PRESETS)
-    raise RunError(f"there is no preset {name!r}: {hint}use one of {', '.join(PRESETS)}")
+    raise RunError(f"there is no preset {name!r}: {choose_from(preset or '', PRESETS)}")
 
 
 def folder_path(out: str | PathLike[str] | None, preset: str) -> Path:

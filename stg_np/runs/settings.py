@@ -18,7 +18,7 @@ from stg_np.optim import OPTIMIZERS
 from stg_np.presets import Preset
 from stg_np.runs.description import DataFacts, flattened, from_table, plain
 from stg_np.runs.folder import LARGEST_CONFIG
-from stg_np.spelling import did_you_mean
+from stg_np.spelling import choose_from, did_you_mean
 from stg_np.train import TrainConfig
 
 Table = dict[str, Any]
@@ -178,8 +178,8 @@ def laid_over(base: Table, changes: Table, place: str = "") -> Table:
     if "kind" in base and kind not in (None, base["kind"]):
         registry: Mapping[str, Any] = MODELS if place == "model." else OPTIMIZERS
         if kind not in list(registry):
-            hint = did_you_mean(str(kind), registry)
-            raise ValueError(f"there is no {place}kind {showable(kind, 60)!r}: {hint}use one of {', '.join(registry)}")
+            hint = choose_from(str(kind), registry)
+            raise ValueError(f"there is no {place}kind {showable(kind, 60)!r}: {hint}")
         base = blank(registry, kind)
     new = dict(base)
     for name, value in changes.items():
