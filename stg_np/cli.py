@@ -147,7 +147,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     from stg_np.data import DataError
     from stg_np.divergence import TrainingError
     from stg_np.runs.archive import CheckpointError
-    from stg_np.runs.experiment import RunError
+    from stg_np.runs.chosen import RunError
     from stg_np.runs.scores import MisfitError
 
     if isinstance(error, TrainingError):

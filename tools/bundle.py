@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stg_np.commands.options import load_checkpoint
 from stg_np.runs import weights
+from stg_np.runs.chosen import chosen_state
 
 
 def main(run: str, name: str) -> None:
     """The state to use of a run (or of a checkpoint), under a name."""
-    path, stored = load_checkpoint(Path(run), "cpu")
+    path, stored = chosen_state(Path(run), "cpu")
     file = weights.bundle(name, stored)
     print(f"{path}, trained on {stored.about.data.label} -> {file}: {file.stat().st_size:,} bytes")
 

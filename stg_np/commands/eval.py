@@ -17,7 +17,6 @@ from stg_np.commands.options import (
     add_device,
     add_json,
     add_workers,
-    load_checkpoint,
     refuse_sheet,
 )
 from stg_np.data import Dataset
@@ -25,6 +24,7 @@ from stg_np.engine import Threads
 from stg_np.evaluate import f1_per_class, one_vs_rest_accuracy, precision_per_class, recall_per_class
 from stg_np.foreign import showable
 from stg_np.runs.checkpoint import Stored
+from stg_np.runs.chosen import chosen_state
 from stg_np.runs.description import About
 from stg_np.runs.experiment import data_of
 from stg_np.runs.scores import Scores, score
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     count = checked_device(device, args.workers)
     if args.gallery is not None:
         refuse_sheet(args.gallery, "--gallery")
-    path, stored = load_checkpoint(args.checkpoint, device)
+    path, stored = chosen_state(args.checkpoint, device)
     about = stored.about
     dataset = data_of(about, args.data, args.data_dir)
     complain_of_damaged(dataset.damaged)

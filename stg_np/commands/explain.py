@@ -12,8 +12,7 @@ from stg_np.commands import OK, UsageError
 from stg_np.commands.options import (
     add_checkpoint,
     add_framing,
-    has_ink,
-    load_checkpoint,
+    framing,
     network_and_pictures,
     refuse_other_input,
     refuse_sheet,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from stg_np.backend import Array
     from stg_np.explain import Explanation
-    from stg_np.runs.checkpoint import Stored
 
 ABOUT = "draw what the gates and the memory did with a picture of your own"
 EPILOG = """\
@@ -61,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
     from stg_np.data.pictures import open_picture, see
     from stg_np.explain import can_explain, explain
     from stg_np.runs.archive import write_atomically
+    from stg_np.runs.chosen import chosen_state
     from stg_np.runs.explanation import Shown, explanation_png
 
     refuse_sheet(args.out, "--out")
     network, (image,) = network_and_pictures(args.checkpoint, [args.image])
-    path, stored = load_checkpoint(network, "cpu")
+    path, stored = chosen_state(network, "cpu")
     refuse_other_input(path, stored)
     about, now = stored
     if not can_explain(about.model):
@@ -84,11 +83,6 @@ def run(args: argparse.Namespace) -> int:
     write_atomically(args.out, explanation_png(explained, shown, about.data.classes))
     print("\n".join([*text_lines(explained, about.data.classes), f"drawn: {showable(args.out)}"]))
     return OK
-
-
-def framing(stored: Stored, args: argparse.Namespace) -> dict[str, Any]:
-    """How the picture is framed, as arguments of :func:`stg_np.data.pictures.see`."""
-    return {"invert": args.invert, "crop": args.crop or ("ink" if has_ink(stored) else "middle")}
 
 
 def photograph(picture: Image, shape: tuple[int, ...], frame: dict[str, Any], seen: Array) -> Array:

@@ -12,11 +12,12 @@ import numpy as np
 
 from stg_np.backend import Array, to_host
 from stg_np.commands import OK, UsageError
-from stg_np.commands.options import add_checkpoint, load_checkpoint
+from stg_np.commands.options import add_checkpoint
 from stg_np.foreign import showable
 from stg_np.runs import weights
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored, counters_of
+from stg_np.runs.chosen import chosen_state
 
 ABOUT = "write the parameters as a .safetensors file, or as weights of half the size"
 EPILOG = """\
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{name} is there already: replace it with --overwrite, or give another name")
     if target.suffix.lower() == WEIGHTS and os.path.lexists(target) and not weights.is_weights(target):
         raise UsageError(f"{name} is no file of weights (a checkpoint holds more): give another name")
-    path, stored = load_checkpoint(args.checkpoint, "cpu")
+    path, stored = chosen_state(args.checkpoint, "cpu")
     arrays = named_arrays(stored)
     if target.suffix.lower() == WEIGHTS:
         weights.save(target, stored)

@@ -57,26 +57,6 @@ def network_and_pictures(given: Path | None, pictures: list[str]) -> tuple[Path,
     return weights.FOLDER / f"{weights.DEFAULT}.npz", pictures
 
 
-def load_checkpoint(path: Path, device: str) -> tuple[Path, Stored]:
-    """A checkpoint; of a folder, the state to use of the run in it. Which file that is, and what it holds.
-
-    Raises:
-        CheckpointError: if it cannot be read. RunError: if the ``best.npz`` of the folder is of another run.
-    """
-    from stg_np.runs.checkpoint import load
-    from stg_np.runs.experiment import best_of
-    from stg_np.runs.folder import RunFolder
-
-    if not path.is_dir():
-        return path, weights.load(path, device)
-    folder = RunFolder(path)
-    if not folder.last.exists():  # somebody has kept the best one alone
-        return folder.chosen, load(folder.chosen, device)
-    last = load(folder.last, device)
-    best = best_of(folder, last, device)
-    return (folder.last, last) if best is None else (folder.best, best)
-
-
 def add_framing(parser: Any) -> None:
     """``--invert`` and ``--crop``."""
     from stg_np.data.pictures import CROPS
@@ -96,6 +76,14 @@ def refuse_other_input(path: Path, stored: Stored) -> None:
     shape = stored.about.model.input_shape
     if len(shape) != 3 or shape[2] not in MODES:
         raise UsageError(f"{path} is not a model of grey or coloured pictures")
+
+
+def framing(stored: Stored, args: argparse.Namespace) -> dict[str, Any]:
+    """The options of :func:`add_framing` as arguments of :func:`stg_np.data.pictures.see`.
+
+    Where no crop is named, pictures are framed as those that the model learned from.
+    """
+    return {"invert": args.invert, "crop": args.crop or ("ink" if has_ink(stored) else "middle")}
 
 
 def has_ink(stored: Stored) -> bool:

@@ -19,19 +19,20 @@ from stg_np.commands.options import (
     add_device,
     add_framing,
     add_json,
+    framing,
     has_ink,
-    load_checkpoint,
     network_and_pictures,
     refuse_other_input,
     refuse_sheet,
     whole,
 )
 from stg_np.data import DataError
-from stg_np.data.pictures import Crop, Seen, open_picture, pictures_in, read_stream, see
+from stg_np.data.pictures import Seen, open_picture, pictures_in, read_stream, see
 from stg_np.engine import Threads
 from stg_np.foreign import showable
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.checkpoint import Stored
+from stg_np.runs.chosen import chosen_state
 from stg_np.runs.scores import probabilities
 from stg_np.runs.sheet import sheet_png
 from stg_np.streams import complain
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
     checked_device(device, None)
     network, args.images = network_and_pictures(args.checkpoint, args.images)
-    path, stored = load_checkpoint(network, device)
+    path, stored = chosen_state(network, device)
     refuse_other_input(path, stored)
     if args.show is not None:
         refuse_sheet(args.show, "--show")
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataError], None]) -> Iterator[Answer]:
     """The answer for each picture that can be read; for each of the others, ``failed`` is called."""
     about = stored.about
-    crop: Crop = args.crop or ("ink" if has_ink(stored) else "middle")
+    frame = framing(stored, args)
 
     def seen() -> Iterator[tuple[str, Seen]]:
         for name in named(args.images, failed):
@@ -127,7 +128,7 @@ def answered(stored: Stored, args: argparse.Namespace, failed: Callable[[DataErr
                 failed(DataError(showable(error, 500)))
             else:
                 shape, value_range = about.model.input_shape, about.data.value_range
-                yield name, see(picture, shape, value_range, invert=args.invert, crop=crop)
+                yield name, see(picture, shape, value_range, **frame)
 
     pictures = seen()
     with Threads(1) as engine:

@@ -38,8 +38,7 @@ class Progress:
             initial=self.first_step * self.pictures,
             unit=" images",
             unit_scale=True,
-            ncols=min(COLUMNS, shutil.get_terminal_size().columns)
-            - 1,  # in the last column some terminals break the line
+            ncols=min(COLUMNS, shutil.get_terminal_size().columns) - 1,  # in the last one some terminals break the line
             nrows=24,  # a terminal that does not know its height has one
             bar_format=BAR,
             file=sys.stderr,

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from stg_np.commands import OK
-from stg_np.commands.options import load_checkpoint, network
+from stg_np.commands.options import network
+from stg_np.runs.chosen import chosen_state
 
 ABOUT = "layers with shapes, parameters, multiply-adds and time scales"
 EPILOG = ""
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from stg_np.summary import summary_text
 
     if args.checkpoint is not None:
-        path, (about, now) = load_checkpoint(args.checkpoint, "cpu")
+        path, (about, now) = chosen_state(args.checkpoint, "cpu")
         print(f"{path}: preset {about.preset}, trained on {about.data.label}, state after step {now.step:,}")
         print(summary_text(about.model, now.params))
         return OK

@@ -9,7 +9,6 @@ Where a text says ``--out`` or ``--data-dir``, here these are the arguments ``ou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -33,6 +32,7 @@ from stg_np.presets import DEFAULT_PRESET, PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError, write_atomically
 from stg_np.runs.checkpoint import Stored
+from stg_np.runs.chosen import RunError, best_of
 from stg_np.runs.description import About, DataFacts, flattened
 from stg_np.runs.folder import RunFolder, metrics_line
 from stg_np.runs.origin import begun_with, read_origin
@@ -58,10 +58,6 @@ SETTINGS = ("epochs", "seed", "batch_size", "learning_rate", "patience")
 """What may differ from the preset. The learning rate is that of the matrices; the others follow in proportion."""
 
 Split = Literal["default", "random"]
-
-
-class RunError(Exception):
-    """A run cannot be made or resumed as was asked; the message is one sentence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -472,28 +468,6 @@ def finite_scores(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
         scores = score(stored, dataset, engine)
     refuse_divergence(scores.loss, "on the test pictures")
     return scores
-
-
-def best_of(folder: RunFolder, last: Stored, device: str) -> Stored | None:
-    """The best state of the run whose last one is given; None if no file is there.
-
-    Both hold the same description (of data, model and settings) and the same best accuracy. Where the power failed
-    between the two files, the best one is ahead.
-
-    Raises:
-        CheckpointError: if it cannot be read. RunError: if it is of another run.
-    """
-    if not os.path.lexists(folder.best):
-        return None
-    best = checkpoint.load(folder.best, device)
-    accuracies = best.now.best_accuracy, last.now.best_accuracy
-    fits = accuracies[0] >= accuracies[1] if best.now.step > last.now.step else accuracies[0] == accuracies[1]
-    if last.about.final or replace(best.about, device=last.about.device) != last.about or not fits:
-        raise RunError(
-            f"{folder.best} is not of the run in {folder.last.name} beside it: move it to another folder "
-            "(without it the last state is tested)"
-        )
-    return best
 
 
 def refuse_loss(folder: RunFolder, overwrite: bool) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from stg_np.backend import Array, to_device
 from stg_np.presets import PRESETS
-from stg_np.runs import weights
 from stg_np.runs.archive import CheckpointError
 from stg_np.runs.checkpoint import Stored
+from stg_np.runs.chosen import chosen_state
 from stg_np.runs.description import About
-from stg_np.runs.folder import RunFolder
 from stg_np.runs.settings import Configuration, configuration
 from stg_np.train import Run, TrainState
 
@@ -42,10 +41,9 @@ def read_origin(path: Path) -> Origin:
     """A checkpoint, or the state to use of the run in a folder.
 
     Raises:
-        CheckpointError: if it cannot be read.
+        CheckpointError, RunError: see :func:`~stg_np.runs.chosen.chosen_state`.
     """
-    path = RunFolder(path).chosen if path.is_dir() else path
-    return Origin(path, weights.load(path, "cpu"))
+    return Origin(*chosen_state(path, "cpu"))
 
 
 def begun_with(origin: Origin, run: Run, about: About, drawn: TrainState) -> tuple[TrainState, list[str]]:

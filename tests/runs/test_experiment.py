@@ -17,7 +17,8 @@ from stg_np.engine import Threads
 from stg_np.presets import PRESETS, Preset
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import CheckpointError
-from stg_np.runs.experiment import Experiment, RunError, make_run, resume_run
+from stg_np.runs.chosen import RunError
+from stg_np.runs.experiment import Experiment, make_run, resume_run
 from stg_np.train import TrainConfig, fit
 from tests.training import bits
 
@@ -206,6 +207,8 @@ def test_the_best_of_another_run_is_not_tested_as_this_ones(other: dict[str, Any
             list(experiment.train(engine))
         with pytest.raises(RunError, match="not of the run"):
             experiment.test(engine)
+    with pytest.raises(RunError, match="not of the run"):
+        make_run("small", init_from="runs/small", out="third")
     assert folder_contents("runs/small") == before
 
 
