@@ -215,16 +215,19 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_a_whole_checkpoint(tmp_path: P
         [*PROGRAM, "train", "--out", str(out), "--epochs", "9"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip
-        metrics = out / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while '"step": 10,' not in (metrics.read_text() if metrics.exists() else ""):
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline, "the training does not get there"
-            time.sleep(0.01)
-        for _ in range(3):
-            running.send_signal(signal.SIGINT)
-            time.sleep(0.004)
-        _, error = running.communicate(timeout=60)
+        try:
+            metrics = out / "metrics.jsonl"
+            deadline = time.monotonic() + 60
+            while '"step": 10,' not in (metrics.read_text() if metrics.exists() else ""):
+                assert running.poll() is None, running.communicate()
+                assert time.monotonic() < deadline, "the training does not get there"
+                time.sleep(0.01)
+            for _ in range(3):
+                running.send_signal(signal.SIGINT)
+                time.sleep(0.004)
+            _, error = running.communicate(timeout=60)
+        finally:
+            running.kill()  # or else a failure would wait for it
     assert running.returncode == 130
     assert "Traceback" not in error
     said = [line for line in error.splitlines() if line.startswith("stg-np: ")]
@@ -232,6 +235,48 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_a_whole_checkpoint(tmp_path: P
     assert said[1:] in ([], ["stg-np: interrupted"])  # the last one may come when nothing is left but to end
     assert checkpoint.load(out / "checkpoint.npz").now.step >= 0
     assert not list(out.glob(".*.tmp"))
+
+
+STUCK = """
+import signal, sys, threading
+from stg_np import cli
+from stg_np.commands import train
+from stg_np.engine import Threads
+
+def wait_for_ever(*_):
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+def stopped_twice(*_):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+
+def stopped_in_a_map(*_):
+    try:
+        stopped_twice()
+    finally:
+        wait_for_ever()
+
+train.GRACE = 0.3
+if sys.argv.pop(1) == "in a map":
+    train.train_until_stopped = stopped_in_a_map
+else:
+    train.train_until_stopped = stopped_twice
+    Threads.__exit__ = wait_for_ever
+sys.exit(cli.main())
+"""
+"""The program, where a second Ctrl-C has left a lock behind."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms on this system")
+@pytest.mark.parametrize("where", ["in a map", "at the end"])
+def test_a_stop_at_once_ends_even_where_a_lock_is_never_given_back(tmp_path: Path, where: str) -> None:
+    command = [sys.executable, "-c", STUCK, where, "train", "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("stg-np: stopped at once; ")
 
 
 def test_a_folder_in_which_another_training_is_going_on_is_left_alone(stg: Stg) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from stg_np.backend import Array
 from stg_np.commands import OK, UsageError, checked_device, complain_of_damaged
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
                     tested = experiment.chosen()
                     scores = finite_scores(tested, experiment.dataset, engine)
             except KeyboardInterrupt:
-                stop.is_over = True
+                stop.is_over = stop.is_told = True
                 complain(f"stopped at once; {folder.last} holds what was saved before: {how_to_go_on}")
                 return stop.exit_code
         stop.is_over = True
@@ -175,16 +177,22 @@ def train_until_stopped(experiment: Experiment, engine: Engine, stop: StopSignal
     return step
 
 
+GRACE = 10.0
+"""Seconds in which a training that was stopped at once has to end by itself."""
+
+
 class StopSignals:
     """While entered, a first Ctrl-C (SIGTERM, SIGHUP) only asks to stop; a second one raises KeyboardInterrupt.
 
     With ``at_once`` the first one raises, too. Once ``is_over`` is set there is nothing left to stop: no more of them
-    does anything.
+    does anything; ``is_told``: the user knows. An exception may come where a lock of the standard library was just taken, and will never be given
+    back; a thread waits for it then, and the process for the thread: after :data:`GRACE` seconds it ends all the same.
+    (Windows has no such alarm.)
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.at_once = self.is_over = False
+        self.at_once = self.is_over = self.is_told = False
         self.before: dict[int, Any] = {}
 
     def asked(self) -> bool:
@@ -204,7 +212,17 @@ class StopSignals:
         self.received = self.received or number
         if at_once:
             self.is_over = True  # a third one must not disturb what the second has set going
+            if hasattr(signal, "setitimer"):
+                self.before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self.give_up)
+                signal.setitimer(signal.ITIMER_REAL, GRACE)
             raise KeyboardInterrupt
+
+    def give_up(self, number: int, frame: FrameType | None) -> NoReturn:
+        """End the process: what has been saved is whole, whenever that is."""
+        if not self.is_told:
+            with contextlib.suppress(OSError):
+                os.write(2, b"stg-np: stopped at once; what was saved before is there\n")
+        os._exit(self.exit_code)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
@@ -212,6 +230,8 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
