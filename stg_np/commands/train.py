@@ -185,9 +185,11 @@ class StopSignals:
     """While entered, a first Ctrl-C (SIGTERM, SIGHUP) only asks to stop; a second one raises KeyboardInterrupt.
 
     With ``at_once`` the first one raises, too. Once ``is_over`` is set there is nothing left to stop: no more of them
-    does anything; ``is_told``: the user knows. An exception may come where a lock of the standard library was just taken, and will never be given
-    back; a thread waits for it then, and the process for the thread: after :data:`GRACE` seconds it ends all the same.
-    (Windows has no such alarm.)
+    does anything; ``is_told``: the user knows.
+
+    An exception may come where a lock of the standard library was just taken, and will never be given back; a thread
+    waits for it then, and the process for the thread: after :data:`GRACE` seconds it ends all the same. (Windows has no
+    such alarm.)
     """
 
     def __init__(self) -> None:

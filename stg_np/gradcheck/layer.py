@@ -9,6 +9,7 @@ from typing import Any
 from stg_np.backend import Array, get_xp
 from stg_np.gradcheck.check import check_pair
 from stg_np.gradcheck.report import GradientError, NotComparedError, Report
+from stg_np.gradcheck.returned import arguments_of
 from stg_np.gradcheck.tree import Tree, leaves
 
 
@@ -85,15 +86,10 @@ def require_attributes(layer: Any, inputs: Mapping[str, Tree], params: Mapping[s
 
 
 def by_name(returned: Tree, inputs: Mapping[str, Tree]) -> dict[str, Tree]:
-    """The gradients of the inputs that a backward returned, whose number is right."""
-    if returned is None and inputs:
-        raise NotComparedError("backward returned None: nothing was compared; does it lack its return?")
-    if isinstance(returned, Mapping) and returned.keys() <= inputs.keys():
-        return dict(returned)
-    gradients = returned if isinstance(returned, (tuple, list)) and len(inputs) > 1 else (returned,)
-    if len(gradients) > len(inputs):
-        raise GradientError(f"backward returned {len(gradients)} gradients for the inputs {', '.join(inputs)}")
-    return dict(zip(inputs, gradients))
+    """The gradients of the inputs that a backward returned; that of a single input comes as it is, never in a tuple."""
+    if len(inputs) == 1 and not (returned is None or isinstance(returned, Mapping)):
+        return dict(zip(inputs, [returned]))
+    return dict(arguments_of(inputs, returned))
 
 
 def gradient_of(layer: Any, name: str) -> Tree:

@@ -44,6 +44,12 @@ class CPULauncher:
         self.libraries: dict[kernels.Variant, ctypes.CDLL] = {}
         self.bytes_moved: dict[str, int] = {}
 
+    @classmethod
+    def mistaken(cls, right: str, wrong: str, folder: Path) -> CPULauncher:
+        """One whose source has a planted mistake."""
+        assert kernels.SOURCE.count(right) >= 1
+        return cls(folder, kernels.SOURCE.replace(right, wrong))
+
     def install(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(kernels, "available", lambda xp: True)
         patch.setattr(kernels, "launch", self)
