@@ -4,7 +4,7 @@ BIN := .venv/bin
 MATHS_TESTS := tests/ops tests/models tests/layers tests/fast tests/optim tests/gradcheck $(patsubst %,tests/test_%.py,\
 	backend workspace params inputs stm sweep engine evaluate train checks)
 
-.PHONY: train test test-thorough test-torch test-gpu coverage mutation lint types check clean
+.PHONY: train test test-thorough test-torch test-gpu coverage mutation tutorials lint types check clean
 
 train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
 	$(BIN)/stg-np train --overwrite
@@ -32,6 +32,9 @@ coverage: .venv/test.done  ## lines and branches of the mathematics that the tes
 mutation: .venv/test.done  ## errors planted in the source, one at a time: fails if one is not noticed (long)
 	$(BIN)/python -m tools.mutate --out benchmarks/results/mutation.md
 
+tutorials: .venv/docs.done  ## run every chapter and write it as a notebook with outputs (tutorials/notebooks)
+	$(BIN)/python -m tools.tutorials
+
 lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,6 +53,10 @@ check: lint types test  ## everything that continuous integration asks
 
 .venv/test.done: .venv/train.done
 	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+.venv/docs.done: .venv/train.done
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 clean:

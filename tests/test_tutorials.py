@@ -1,67 +1,106 @@
-"""The tutorial keeps its word: every chapter runs as a reader runs it, and asserts what it claims."""
+"""The tutorial keeps its word: a chapter runs as a reader runs it, asserts what it claims and is rendered as it stands.
+
+The scripts ``tutorials/NN_name.py`` are the single source. `make tutorials` writes from each a notebook with outputs
+(``notebooks/``) and its pictures (``images/``); nothing here needs Jupyter.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import sys
+import warnings
+from functools import cache
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "tutorials"
+from stg_np import __file__ as package_file
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "tutorials"
 CHAPTERS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
-MARKERS = ("# %%", "# %% [markdown]")
-PICTURES = {"02_the_stm_step": "memories.png", "04_digits_in_a_minute": "curve.png"}
+SOLUTIONS = sorted((FOLDER / "solutions").glob("*.py"))
+PAGES = sorted(FOLDER.glob("*.md"))
+MARKDOWN, CODE = "# %% [markdown]", "# %%"
 
 every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 
 
-def cells(chapter: Path) -> list[tuple[str, list[str]]]:
-    """The cells of a percent-format script, as (marker, lines below it)."""
+@cache
+def cells(chapter: Path) -> list[tuple[str, str]]:
+    """The cells of a percent-format script, as (marker, source): Markdown without its comment signs."""
     found: list[tuple[str, list[str]]] = []
     for line in chapter.read_text("utf-8").splitlines():
         if line.startswith("# %%"):
             found.append((line, []))
-        else:
-            assert found, f"{chapter.name} begins with a line outside any cell: {line!r}"
-            found[-1][1].append(line)
+            continue
+        assert found, f"{chapter.name} begins with a line outside any cell: {line!r}"
+        if found[-1][0] == MARKDOWN and line:
+            assert line == "#" or line.startswith("# "), f"{chapter.name}: {line!r} in a cell of Markdown"
+            line = line[2:]
+        found[-1][1].append(line)
+    return [(marker, "\n".join(lines).strip("\n")) for marker, lines in found]
+
+
+def markdown(chapter: Path) -> str:
+    return "\n\n".join(source for marker, source in cells(chapter) if marker == MARKDOWN)
+
+
+@cache
+def notebook(chapter: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "notebooks" / f"{chapter.stem}.ipynb").read_text("utf-8"))
     return found
 
 
-def test_the_chapters_are_numbered_without_a_gap() -> None:
-    assert [int(chapter.name[:2]) for chapter in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
-    assert len(CHAPTERS) >= 4
+def run(script: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run a script in an empty folder; the names of what it leaves there."""
+    monkeypatch.chdir(folder)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        if pyplot := pyplot or sys.modules.get("matplotlib.pyplot"):
+            pyplot.close("all")
+            sys.modules["matplotlib"].rcdefaults()
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pictures(chapter: Path) -> list[str]:
+    """The pictures of a chapter that are committed."""
+    return sorted(path.name for path in (FOLDER / "images").glob(f"{chapter.stem[:2]}_*"))
+
+
+# --- the scripts --------------------------------------------------------------------------------------------
+
+
+def test_the_chapters_are_numbered_in_order_and_each_number_once() -> None:
+    numbers = [int(chapter.name[:2]) for chapter in CHAPTERS]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] == 1
 
 
 @every_chapter
-def test_a_chapter_runs_without_a_warning(
+def test_a_chapter_runs_and_leaves_its_pictures_only(
     chapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(chapter), run_name="__main__")
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
+    assert run(chapter, tmp_path, monkeypatch) == pictures(chapter)
     assert capsys.readouterr().out
-    pictures = [PICTURES[chapter.stem]] if chapter.stem in PICTURES else []
-    assert sorted(path.name for path in tmp_path.iterdir()) == pictures  # it leaves its picture and nothing else
-    assert all((tmp_path / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
 @every_chapter
 def test_the_cells_are_well_formed(chapter: Path) -> None:
-    markers = [marker for marker, _ in cells(chapter)]
-    assert set(markers) == set(MARKERS)
-    assert markers[0] == "# %% [markdown]"
-    for marker, lines in cells(chapter):
-        text = [line for line in lines if line]
-        assert text, f"{chapter.name} has an empty cell"
-        if marker == "# %% [markdown]":
-            assert all(line == "#" or line.startswith("# ") for line in text), text[0]
-        else:
-            ast.parse("\n".join(lines))  # a code cell is whole statements, so it also runs alone in a notebook
-            assert not all(line.startswith("#") for line in text), text[0]
+    assert {marker for marker, _ in cells(chapter)} == {MARKDOWN, CODE}
+    assert cells(chapter)[0][0] == MARKDOWN
+    for marker, source in cells(chapter):
+        assert source, f"{chapter.name} has an empty cell"
+        if marker == CODE:
+            ast.parse(source)  # a code cell is whole statements, so it also runs alone in a notebook
+            assert not all(line.startswith("#") for line in source.splitlines()), source
 
 
 @every_chapter
@@ -69,11 +108,194 @@ def test_a_chapter_says_its_number_and_asserts_what_it_claims(chapter: Path) -> 
     source = chapter.read_text("utf-8")
     assert source.startswith(f"# %% [markdown]\n# # {int(chapter.name[:2])} · ")
     assert sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source))) >= 10
-    assert "print(getsource(" in source  # the package's own lines are shown, so they cannot be out of date
+
+
+# --- code of the package that is shown ----------------------------------------------------------------------
+
+
+def shown(chapter: Path) -> list[tuple[str, str]]:
+    """What a chapter shows of the package, (file, code): cells and fenced blocks that begin with ``# stg_np/….py``."""
+    blocks = [source for marker, source in cells(chapter) if marker == CODE]
+    blocks += re.findall(r"^```python\n(.*?)^```$", markdown(chapter), re.MULTILINE | re.DOTALL)
+    found = [re.match(r"# (stg_np/[\w/]+\.py)\n(.*)", block, re.DOTALL) for block in blocks]
+    return [(match[1], match[2]) for match in found if match]
+
+
+def without_docstrings(code: str) -> list[str]:
+    """The lines of a piece of Python, without its docstrings; what is no whole statement is left as it stands."""
+    lines = code.splitlines()
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return lines
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            for number in range(first.lineno - 1, first.end_lineno or 0):
+                lines[number] = ""
+    return lines
+
+
+def is_part_of(piece: list[str], lines: list[str]) -> bool:
+    """Whether these lines stand in a file one after the other, whatever their common indentation."""
+    piece = dedent("\n".join(piece)).splitlines()
+    return any(
+        dedent("\n".join(lines[k : k + len(piece)])).splitlines() == piece for k in range(len(lines) - len(piece) + 1)
+    )
+
+
+def differs_from_the_file(code: str, file: str) -> str:
+    """The first piece of the code that is not in the file ("" where all are). ``# …`` and blank lines divide it."""
+    lines = [line for line in without_docstrings(file) if line.strip()]
+    piece: list[str] = []
+    for line in [*without_docstrings(code), ""]:
+        if line.strip() and line.strip() != "# …":
+            piece.append(line)
+        elif piece:
+            if not is_part_of(piece, lines):
+                return "\n".join(piece)
+            piece = []
+    return ""
+
+
+@every_chapter
+def test_shown_code_is_the_packages(chapter: Path) -> None:
+    if chapter.stem[:2] not in ("01", "03", "04", "09"):  # being rewritten
+        assert "getsource" not in chapter.read_text("utf-8")  # a reader of the page would see nothing
+    for name, code in shown(chapter):
+        assert not differs_from_the_file(code, (ROOT / name).read_text("utf-8")), f"{chapter.name}: not in {name}"
+
+
+def test_the_comparison_of_shown_code_notices_a_difference() -> None:
+    file = 'def f(x):\n    """Say y."""\n    y = 2 * x  # from here\n\n    return y\n\n\nZ = 1\n'
+    assert not differs_from_the_file(file, file)
+    assert not differs_from_the_file("def f(x):\n    y = 2 * x  # from here\n    return y\n\nZ = 1", file)
+    assert not differs_from_the_file("def f(x):\n    # …\n    return y", file)
+    assert not differs_from_the_file("y = 2 * x  # from here", file)
+    assert differs_from_the_file("y = 3 * x  # from here", file)
+    assert differs_from_the_file("y = 2 * x", file)
+    assert differs_from_the_file("def f(x):\n    return y", file)
+
+
+# --- exercises ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS, ids=lambda solution: solution.stem)
+def test_a_solution_runs_and_asserts_its_claims(
+    solution: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (FOLDER / solution.name).exists(), f"{solution.name} solves the exercises of no chapter"
+    assert sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(solution.read_text("utf-8")))) >= 3
+    assert run(solution, tmp_path, monkeypatch) == []
+    assert capsys.readouterr().out
+
+
+# --- notebooks and pictures ---------------------------------------------------------------------------------
+
+
+@every_chapter
+def test_the_notebook_is_that_of_the_script(chapter: Path) -> None:
+    rendered = notebook(chapter)
+    assert rendered["nbformat"] == 4
+    kinds = {"markdown": MARKDOWN, "code": CODE}
+    assert [(kinds[cell["cell_type"]], "".join(cell["source"])) for cell in rendered["cells"]] == cells(chapter), (
+        f"`make tutorials` was not run after {chapter.name} was changed"
+    )
+
+
+@every_chapter
+def test_the_notebook_holds_nothing_of_the_machine_that_made_it(chapter: Path) -> None:
+    rendered = notebook(chapter)
+    assert set(rendered["metadata"]) == {"kernelspec", "language_info"}
+    outputs = 0
+    for position, cell in enumerate(rendered["cells"]):
+        assert cell["id"] == f"{chapter.stem[:2]}-{position:02d}"
+        assert cell["metadata"] == {}
+        assert cell.get("execution_count") is None
+        for output in cell.get("outputs", []):
+            outputs += 1
+            assert output.get("execution_count") is None
+            assert output["output_type"] in ("stream", "display_data", "execute_result")
+            assert output.get("name", "stdout") == "stdout"
+            assert "image/svg+xml" not in output.get("data", {})  # GitHub drops parts of it
+            text = json.dumps({kind: part for kind, part in output.get("data", {}).items() if kind != "image/png"})
+            text += "".join(output.get("text", []))
+            assert not re.search(r"(^|[\s'\"(=])(/(tmp|home|root|work|usr|var|Users)/|[A-Z]:\\|file:)", text), text
+    assert outputs
+
+
+def test_every_picture_belongs_to_a_chapter() -> None:
+    numbered = [path for path in (FOLDER / "images").iterdir() if re.match(r"\d\d_", path.name)]
+    assert {path.name[:2] for path in numbered} <= {chapter.name[:2] for chapter in CHAPTERS}
+    for path in numbered:
+        assert path.suffix in (".svg", ".gif")
+        if path.suffix == ".svg":
+            text = path.read_text("utf-8")
+            assert "<svg" in text
+            assert "<metadata>" not in text  # the day and the program that made it
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of a colour like 1f7fd4 (WCAG 2)."""
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_the_colours_of_the_style_are_legible_on_white_and_on_dark() -> None:
+    style = (Path(package_file).parent / "tutorial.mplstyle").read_text("utf-8")
+    colours = re.findall(r"\b[0-9a-f]{6}\b", re.sub(r"^#.*$", "", style, flags=re.MULTILINE))
+    letters = re.findall(r"(?:text|label|title|tick)\.?color: ([0-9a-f]{6})", style)
+    assert len(colours) >= 6
+    assert letters
+    for background in ("ffffff", "0d1117"):  # GitHub's two
+        assert min(contrast(colour, background) for colour in colours) >= 3
+        assert min(contrast(colour, background) for colour in letters) >= 3.8
+
+
+def test_pyplot_finds_the_style() -> None:
+    import matplotlib.pyplot as plt
+
+    with warnings.catch_warnings(), plt.style.context("stg_np.tutorial"):
+        assert plt.rcParams["figure.facecolor"] == "none"
+
+
+# --- contents and links -------------------------------------------------------------------------------------
 
 
 def test_the_contents_list_every_chapter_by_its_title() -> None:
     contents = (FOLDER / "README.md").read_text("utf-8")
-    listed = dict(re.findall(r"\[(.+?)\]\((\d\d_\w+\.py)\)", contents))
-    titles = {chapter.read_text("utf-8").splitlines()[1].split(" · ")[1]: chapter.name for chapter in CHAPTERS}
-    assert listed == titles
+    listed = re.findall(r"^\| (\d+) \| \[(.+?)\]\(notebooks/(\d\d_\w+)\.ipynb\)", contents, re.MULTILINE)
+    titles = [cells(chapter)[0][1].splitlines()[0].removeprefix("# ").split(" · ") for chapter in CHAPTERS]
+    assert listed == [(number, title, chapter.stem) for (number, title), chapter in zip(titles, CHAPTERS)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page (a notebook's headings, as Jupyter shows them, too)."""
+    text = markdown(FOLDER / f"{page.stem}.py") if page.suffix == ".ipynb" else page.read_text("utf-8")
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(text: str) -> list[str]:
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`|\$[^$]*\$", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CHAPTERS], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Links of a chapter are those of its notebook: relative to ``tutorials/notebooks``."""
+    is_chapter = page.suffix == ".py"
+    here = FOLDER / "notebooks" / f"{page.stem}.ipynb" if is_chapter else page
+    for target in links(markdown(page) if is_chapter else page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        path = (here.parent / name).resolve() if name else here
+        assert path.exists(), f"{page.name} links to {target}"
+        if anchor and path.suffix in (".md", ".ipynb"):
+            assert anchor in anchors(path), f"{page.name} links to {target}"

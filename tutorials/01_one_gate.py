@@ -114,7 +114,7 @@ assert abs(np.mean(taus < 4) - np.mean(taus > 50)) < 0.04
 #   memory leaks, so at the end it holds nothing;
 # * an **update gate** u = σ(12 · flag − 6) closes after the first step: the value is still there.
 #
-# What comes in, and what is updated, are two questions. (What goes *out* is a third; that gate comes in chapter 2.)
+# What comes in, and what is updated, are two questions. (What goes *out* is a third; that gate comes in chapter 3.)
 
 # %%
 rng = np.random.default_rng(1)
@@ -214,5 +214,5 @@ assert on > 0.9
 assert off < 0.02
 
 # %% [markdown]
-# That is gradient descent through a gated memory, whole. Chapter 2 gives the memory all three gates and many cells;
-# chapter 3 derives its backward in the way we just did; chapter 4 trains it on pictures.
+# That is gradient descent through a gated memory, whole. Chapter 3 gives the memory all three gates and many cells;
+# chapter 4 derives its backward in the way we just did; chapter 9 trains it on pictures.

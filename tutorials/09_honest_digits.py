@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 4 · Digits in a minute
+# # 9 · Digits in a minute
 #
 # From pictures to a tested network: look at the data, turn a picture into a sequence, read the training loop, train,
 # and say honestly how good the result is. It is what `stg-np train` does, in the open, smaller and with fewer epochs.
@@ -159,16 +159,17 @@ assert history[-1].loss < 0.6 * history[0].loss
 assert history[-1].learning_rate < history[len(history) // 2].learning_rate
 
 # %% [markdown]
-# The **learning curve** goes into `curve.png`. Two curves that rise together and level off are what one hopes for; a
+# The **learning curve**: two curves that rise together and level off are what one hopes for; a
 # validation curve that turns down while practice goes on rising would mean learning by heart.
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+plt.style.use("stg_np.tutorial")
+figure, axes = plt.subplots(figsize=(7, 3.5))
 axes.plot([record.accuracy for record in history], label="practice")
 axes.plot([record.validation_accuracy or 0.0 for record in history], label="validation")
 axes.set(xlabel="epochs after the first", ylabel="accuracy", title="Digits")
 axes.legend()
-figure.savefig("curve.png", dpi=100)
+figure.savefig("09_honest_digits.svg")
 
 # %% [markdown]
 # ## How good is it?

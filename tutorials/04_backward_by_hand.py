@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 3 · The backward, by hand
+# # 4 · The backward, by hand
 #
 # The layer has sent y onwards, and the rest of the network sends dy back: how the loss would change with every y_t. How
 # would it change with x, with the first memory, with every parameter? We derive it line by line, in plain loops, and
@@ -219,4 +219,4 @@ assert one_step.errors["m_0"] > 1e-4
 assert max(one_step.errors[name] for name in ("x", "params.W", "params.b")) < 1e-8
 
 # %% [markdown]
-# `stg-np gradcheck` runs this check over every pair of the package. Chapter 4 trains with them.
+# `stg-np gradcheck` runs this check over every pair of the package. Chapter 9 trains with them.

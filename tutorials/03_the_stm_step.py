@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 2 · The STM step
+# # 3 · The STM step
 #
 # Chapter 1 had one memory and one gate at a time. A short-term memory layer (**STM**) has H memory cells with three
 # gates each: what comes in, what is updated, what goes out. What exactly does it compute, where is the formula
@@ -126,7 +126,7 @@ assert np.allclose(y_later - y_1, (control_gate * (1 - update_gate) * m_0)[:, No
 # ## What do cells with different time scales see?
 # The same noisy signal, followed by three memories with u = 1/τ held constant. A short memory keeps up with every
 # wiggle; a long one averages the noise away and arrives late. A layer has cells of all kinds, and the next layer may
-# choose. The picture goes into `memories.png`.
+# choose. The picture goes into `03_the_stm_step.svg`.
 
 # %%
 taus = np.array([2.0, 10.0, 50.0])
@@ -135,14 +135,15 @@ signal = np.where((np.arange(steps) // 60) % 2 == 1, 1.0, 0.0) + 0.2 * rng.stand
 v = np.broadcast_to(signal[None, :, None], (1, steps, 3))  # one example, three cells
 memories = scan_forward(np.broadcast_to(1 / taus, v.shape), v, np.zeros((1, 3)))[0]  # (steps, 3)
 
-figure, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
+plt.style.use("stg_np.tutorial")
+figure, axes = plt.subplots(figsize=(9, 3.5))
 axes.plot(signal, color="0.8", label="signal")
 for tau, memory in zip(taus, memories.T):
     axes.plot(memory, label=f"τ = {tau:.0f}")
 axes.set(xlabel="step t", ylabel="memory $m_t$", title="One signal, three time scales")
 axes.set_ylim(-0.9, 2)
 axes.legend(ncols=4, loc="upper left", fontsize="small")
-figure.savefig("memories.png", dpi=150)
+figure.savefig("03_the_stm_step.svg")
 
 wiggle = np.abs(np.diff(memories, axis=0)).mean(0)
 delay = (memories[60:120] > 0.5).argmax(0)  # steps after the jump at t = 60 until the memory is half-way up
