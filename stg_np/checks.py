@@ -21,12 +21,20 @@ from stg_np.fast import choose
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import walks as fast_walks
 from stg_np.gradcheck import Backward, Forward, Report, check_pair
+from stg_np.layers.gru import GRU_CELL, gru_step_backward, gru_step_forward, init_gru
+from stg_np.layers.lstm import LSTM_CELL, LSTMMemory, init_lstm, lstm_step_backward, lstm_step_forward
 from stg_np.layers.maps import MapSpec
-from stg_np.layers.spec import Direction, STMKind, WalkSpec
+from stg_np.layers.rnn import RNN_CELL, init_rnn
+from stg_np.layers.spec import Cell, Direction, STMKind, WalkSpec
 from stg_np.models.base import Model, loss_and_grad
+from stg_np.models.gru import GRU
 from stg_np.models.image_stg import ImageSTG
+from stg_np.models.lstm import LSTM
 from stg_np.models.mlp import MLP
-from stg_np.models.stg import POOLS, STG, VIEWS
+from stg_np.models.rnn import RNN
+from stg_np.models.stack import POOLS
+from stg_np.models.steps import VIEWS
+from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
 from stg_np.ops.batch_norm import (
     Statistics,
@@ -85,7 +93,8 @@ def run_checks(device: str = "cpu", seed: int = 0) -> list[Report]:
 
 def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pair]:
     """All pairs that ``device`` can run, with inputs drawn from ``rng``."""
-    for group in (activations, losses, ops, maps, memory, stm_layers, layers_of_walks, sweeps, layers_of_maps, models):
+    cells = stm_layers, other_cells, layers_of_walks
+    for group in (activations, losses, ops, maps, memory, *cells, sweeps, layers_of_maps, models):
         for pair in group(rng):
             if device == "cpu" or not pair.numpy_only:
                 yield pair
@@ -197,6 +206,28 @@ def stm_layers(rng: np.random.Generator) -> Iterator[Pair]:
         yield Pair(name, *pair, inputs, numpy_only=path == "fast")
 
 
+def other_cells(rng: np.random.Generator) -> Iterator[Pair]:
+    """The cells beside which the STM is seen: one step, and walks of several steps and of one."""
+    B, D, H = 2, 3, 2
+    a, q, m, c = (rng.standard_normal(shape) for shape in ((B, 4 * H), (B, 3 * H), (B, H), (H,)))
+    yield Pair("lstm, step", *lstm_step_pair(), {"a": a, "m": m})
+    yield Pair("gru, step", *gru_step_pair(), {"a": a[:, : 3 * H], "q": q, "m": m, "c": c})
+    for (name, (cell, init)), T in product(CELLS.items(), (1, 6)):
+        params = scaled(rng, init(rng, D, H))
+        memories = [rng.standard_normal((B, H)) for _ in range(2)]
+        start = LSTMMemory(*memories) if cell is LSTM_CELL else memories[0]
+        inputs = {"x": rng.standard_normal((B, T, D)), "start": start, "params": params}
+        yield Pair(f"{name}, T={T}", *cell_pair(cell), inputs)
+
+
+CELLS: dict[str, tuple[Cell, Callable[..., Any]]] = {
+    "lstm": (LSTM_CELL, init_lstm),
+    "gru": (GRU_CELL, init_gru),
+    "rnn": (RNN_CELL, init_rnn),
+}
+"""The other cells, and what draws their parameters."""
+
+
 def layers_of_walks(rng: np.random.Generator) -> Iterator[Pair]:
     """A layer with its norm, directions and path: plain and fast, the first layer of a model and a turned one."""
     kinds: dict[str, tuple[tuple[Direction, ...], STMKind, float]] = {
@@ -273,6 +304,9 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
         yield model_pair(f"image STG, {'fast, ' if fast else ''}{name}", picture, rng, fast=fast)
     yield loss_pair("loss of the image STG", ImageSTG((4, 4, 2), 3, widths=(8,), sweeping=(2,), stem=3), rng)
     yield model_pair("MLP", MLP((4, 3, 2), 3, widths=(6, 5)), rng)
+    for other in (LSTM, GRU, RNN):
+        stack = other((4, 4, 1), 3, width=6, layers=3, alternate=True, view="patches", patch=(2, 2))
+        yield model_pair(other.__name__, stack, rng)
     yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
 
@@ -364,6 +398,44 @@ def step_pair(params: stm.STMParams) -> tuple[Forward, Backward]:
     def backward(doutputs: tuple[Array, Array], kept: Any) -> Any:
         dp, dm, db, dw = stm_recurrent.step_backward(*doutputs, *kept)
         return dm, dp, db, dw
+
+    return forward, backward
+
+
+def lstm_step_pair() -> tuple[Forward, Backward]:
+    """One step of an LSTM: its outputs are the new memory and what goes out."""
+
+    def forward(a: Array, m: Array) -> Any:
+        return lstm_step_forward(a, m)
+
+    def backward(doutputs: LSTMMemory, cache: Any) -> Any:
+        return lstm_step_backward(doutputs.y, doutputs.m, cache)
+
+    return forward, backward
+
+
+def gru_step_pair() -> tuple[Forward, Backward]:
+    """One step of a GRU: its output is the new memory."""
+
+    def forward(a: Array, q: Array, m: Array, c: Array) -> Any:
+        return gru_step_forward(a, q, m, c)
+
+    def backward(dm: Array, cache: Any) -> Any:
+        da, dq, dm_before = gru_step_backward(dm, cache)
+        return da, dq, dm_before, dq[:, -dm.shape[1] :].sum(0)
+
+    return forward, backward
+
+
+def cell_pair(cell: Cell) -> tuple[Forward, Backward]:
+    """A walk: its outputs are y and the last memory."""
+
+    def forward(x: Array, start: Any, params: Any) -> Any:
+        outputs, cache = cell.forward(x, start, params)
+        return outputs, (cache, params)
+
+    def backward(doutputs: Any, kept: Any) -> Any:
+        return cell.backward(*doutputs, *kept)
 
     return forward, backward
 
@@ -474,6 +546,11 @@ def draw_stm(
     scale = 0.5 if recurrent else 1.0
     drawn = stm.init_stm(rng, D, H, length=4, recurrent=recurrent, diagonal=diagonal)
     return stm.STMParams._make(scale * rng.standard_normal(a.shape) if a is not None else None for a in drawn)
+
+
+def scaled(rng: np.random.Generator, params: Any) -> Any:
+    """Parameters of the same shapes, of order ½ in every entry; see :func:`draw_stm` for why not larger."""
+    return type(params)(*(0.5 * rng.standard_normal(array.shape) for array in params))
 
 
 def draw_image_stm(rng: np.random.Generator, D: int, H: int, window: int, *, diagonal: bool) -> stm.STMParams:

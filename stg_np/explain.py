@@ -19,7 +19,8 @@ from stg_np.backend import Array, to_host
 from stg_np.layers.walk import LayerCache, in_order
 from stg_np.models.base import Model
 from stg_np.models.image_stg import ImageSTG, ImageSTGCache
-from stg_np.models.stg import STG, STGCache
+from stg_np.models.stack import StackCache
+from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.views import patches_forward, transpose_grid
 from stg_np.params import Params, State
@@ -246,7 +247,7 @@ def image_forgetful(model: ImageSTG, x: Array, names: Sequence[str]) -> tuple[Mo
 # --- the sequence STG -----------------------------------------------------------------------------------------
 
 
-def sequence_layers(model: STG, cache: STGCache) -> list[LayerSeen]:
+def sequence_layers(model: STG, cache: StackCache) -> list[LayerSeen]:
     """The layers of an STG that walks a picture as a sequence of steps, which are laid out as the picture is."""
     return [sequence_layer(model, layer, walks) for layer, walks in enumerate(cache.layers)]
 

@@ -7,7 +7,7 @@ are few of them and they are on the host, or once, where data enter: to look at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
@@ -206,6 +206,34 @@ def check_sequence(x: Array, m_0: Array, params: tuple[Any, Any, Any, Any], *, r
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} must be {shape} where b is {b.shape}, got {array.shape}")
     check_dtypes(x, m_0, W, b, R, w)
+
+
+def check_cell(x: Array, memories: Sequence[Array], params: tuple[Array, ...], *, blocks: int) -> None:
+    """What every path of a cell that feeds its output back asks for, all of one floating dtype.
+
+    Args:
+        x: (B, T, D) with T ≥ 1. memories: each (B, H). params: W (D, blocks · H), b (blocks · H,), R (H, blocks · H),
+            and vectors (H,).
+        blocks: gates and candidates.
+
+    Raises:
+        ValueError: if a shape does not fit. TypeError: see :func:`~stg_np.backend.check_dtypes`.
+    """
+    W, b, R, *vectors = params
+    get_xp(x, *memories, *params)
+    if R.ndim != 2 or R.shape[1] != blocks * R.shape[0]:
+        raise ValueError(f"R must be (H, {blocks}H), got {R.shape}")
+    H = R.shape[0]
+    if W.ndim != 2 or W.shape[1] != blocks * H or b.shape != (blocks * H,):
+        raise ValueError(
+            f"W must be (D, {blocks * H}) and b ({blocks * H},) where R is {R.shape}, got {W.shape} and {b.shape}"
+        )
+    if x.ndim != 3 or x.shape[1] < 1 or x.shape[2] != W.shape[0]:
+        raise ValueError(f"x must be (B, T, {W.shape[0]}) with T ≥ 1, got {x.shape}")
+    for array, shape in [*((memory, (x.shape[0], H)) for memory in memories), *((vector, (H,)) for vector in vectors)]:
+        if array.shape != shape:
+            raise ValueError(f"memories must be ({x.shape[0]}, {H}) and vectors ({H},) here, got {array.shape}")
+    check_dtypes(x, *memories, *params)
 
 
 # --- labels and targets -------------------------------------------------------------------------------------

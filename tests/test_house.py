@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stg_np"
 
-READING_PATH = ["stm.py", "ops/linear.py", "ops/losses.py", "models/stg.py", "train.py"]
+READING_PATH = ["stm.py", "ops/linear.py", "ops/losses.py", "models/stack.py", "models/stg.py", "train.py"]
 MATHS = ["backend", "workspace", "params", "ops", "stm", "sweep", "models", "optim", "gradcheck", "checks"]
 
 modules = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

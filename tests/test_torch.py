@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.fast.choose import stm_cell
+from stg_np.layers.gru import GRU_CELL, GRUParams
+from stg_np.layers.lstm import LSTM_CELL, LSTMMemory, LSTMParams
+from stg_np.layers.rnn import RNN_CELL, RNNParams
 from stg_np.layers.spec import STMKind
 from stg_np.models.base import loss_and_grad
 from stg_np.models.stg import STG
@@ -18,7 +21,7 @@ from stg_np.ops.losses import cross_entropy, cross_entropy_backward, cross_entro
 from stg_np.params import Params
 from stg_np.stm import STMParams
 from stg_np.workspace import Workspace
-from tests.strategies import SEEDS, STM_SIZES, Arrays, B, C, STMSizes, examples
+from tests.strategies import FULL_STM_SIZES, SEEDS, STM_SIZES, Arrays, B, C, STMSizes, examples
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
 
@@ -116,3 +119,57 @@ def test_the_whole_model(seed: int, recurrent: bool, diagonal: bool, last: bool)
     loss.backward()
     np.testing.assert_allclose(mine.loss, loss.item(), rtol=1e-10)
     np.testing.assert_allclose(mine.grads.flat, flat.grad.numpy(), rtol=1e-8, atol=1e-11)
+
+
+def blocks_for_torch(matrix: Any, order: tuple[int, ...], signs: tuple[int, ...], count: int) -> Any:
+    """Our columns as PyTorch's rows: its gates stand in another order, and some are the opposite of ours."""
+    parts = np.split(np.array(matrix), count, -1)
+    return torch.tensor(np.concatenate([sign * parts[k] for k, sign in zip(order, signs)], -1).T.copy())
+
+
+LAYERS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
+    "lstm": (LSTM_CELL, (0, 1, 3, 2), (1, 1, 1, 1)),
+    "gru": (GRU_CELL, (0, 1, 2), (1, -1, 1)),  # its update gate is 1 − u
+    "rnn": (RNN_CELL, (0,), (1,)),
+}
+"""Our cell, PyTorch's order of its gates, and their signs."""
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@examples(0.3)
+@given(seed=SEEDS, sizes=FULL_STM_SIZES)
+def test_its_own_layers(name: str, seed: int, sizes: STMSizes) -> None:
+    """``torch.nn.LSTM``, ``GRU`` and ``RNN``: outputs, last memory, and the gradients of everything."""
+    (cell, order, signs), (B, T, D, H), draw = LAYERS[name], sizes, Arrays(seed)
+    x, dy, (m, y) = draw.normal(B, T, D), draw.normal(B, T, H), (draw.normal(B, H) for _ in range(2))
+    shapes = {"W": (D, len(order) * H), "b": (len(order) * H,), "R": (H, len(order) * H), "c": (H,)}
+    kind = {"lstm": LSTMParams, "gru": GRUParams, "rnn": RNNParams}[name]
+    params: Any = kind(*(draw.normal(*shapes[field]) for field in kind._fields))
+    layer = getattr(torch.nn, name.upper())(D, H, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(blocks_for_torch(params.W, order, signs, len(order)))
+        layer.weight_hh_l0.copy_(blocks_for_torch(params.R, order, signs, len(order)))
+        layer.bias_ih_l0.copy_(blocks_for_torch(params.b, order, signs, len(order)))
+        layer.bias_hh_l0.zero_()
+        if name == "gru":
+            layer.bias_hh_l0[2 * H :] = torch.tensor(np.array(params.c))
+    start = LSTMMemory(m, y) if name == "lstm" else m
+    (mine, end), cache = cell.forward(x, start, params)
+    dx, dstart, dparams = cell.backward(dy, end, cache, params)
+    x_torch, first = leaf(x), [leaf(array)[None] for array in ((y, m) if name == "lstm" else (m,))]
+    for array in first:
+        array.retain_grad()
+    theirs, last = layer(x_torch, tuple(first) if name == "lstm" else first[0])
+    last = last if name == "lstm" else (last,)
+    ends = (end.y, end.m) if name == "lstm" else (end,)
+    loss = (theirs * torch.tensor(np.array(dy))).sum()
+    (loss + sum((one[0] * torch.tensor(np.array(other))).sum() for one, other in zip(last, ends))).backward()
+    pairs = [(mine, theirs), (dx, x_torch.grad), *((other, one[0]) for one, other in zip(last, ends))]
+    starts = (dstart.y, dstart.m) if name == "lstm" else (dstart,)
+    pairs += [(other, one.grad[0]) for one, other in zip(first, starts)]
+    for field, tensor in (("W", layer.weight_ih_l0), ("R", layer.weight_hh_l0), ("b", layer.bias_ih_l0)):
+        pairs.append((blocks_for_torch(getattr(dparams, field), order, signs, len(order)), tensor.grad))
+    if name == "gru":
+        pairs.append((dparams.c, layer.bias_hh_l0.grad[2 * H :]))
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-9, atol=1e-10)

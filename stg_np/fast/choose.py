@@ -25,8 +25,10 @@ from stg_np.sweep import SweepKind
 from stg_np.workspace import Workspace
 
 
-def layer_pair(x: Array, spec: WalkSpec, kind: STMKind, work: Workspace | None) -> Pair:
+def layer_pair(x: Array, spec: WalkSpec, kind: STMKind | Cell, work: Workspace | None) -> Pair:
     """``forward(h, params, spec, rng=…)`` and ``backward(dh, cache, params, spec)`` of a layer, on arrays like x."""
+    if isinstance(kind, Cell):
+        return Pair(partial(walk.layer_forward, cell=kind), partial(walk.layer_backward, cell=kind))
     if work is not None and get_xp(x) is np and walks.covers(kind, x.dtype):
         return Pair(partial(layer.layer_forward, phi_z=kind.phi_z, work=work), partial(layer.layer_backward, work=work))
     cell = stm_cell(x, kind, work)

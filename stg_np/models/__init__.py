@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from stg_np.models.gru import GRU
 from stg_np.models.image_stg import ImageSTG
+from stg_np.models.lstm import LSTM
 from stg_np.models.mlp import MLP
+from stg_np.models.rnn import RNN
 from stg_np.models.stg import STG
 
 MODELS: dict[str, type[Any]] = {
     "stg": STG,
     "image-stg": ImageSTG,
     "mlp": MLP,
+    "lstm": LSTM,
+    "gru": GRU,
+    "rnn": RNN,
 }
 """Every kind of model, by the name that configurations and checkpoints give it."""

@@ -18,7 +18,9 @@ from stg_np.fast.choose import layer_pair
 from stg_np.gradcheck import check_pair
 from stg_np.layers.spec import MEMORY_PRODUCTS, STMKind
 from stg_np.models.base import Part
-from stg_np.models.stg import POOLS, STG, VIEWS
+from stg_np.models.stack import POOLS
+from stg_np.models.steps import VIEWS
+from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.norm import rms_norm_forward
