@@ -143,7 +143,7 @@ def test_its_own_layers(name: str, seed: int, sizes: STMSizes) -> None:
     (cell, order, signs), (B, T, D, H), draw = LAYERS[name], sizes, Arrays(seed)
     x, dy, (m, y) = draw.normal(B, T, D), draw.normal(B, T, H), (draw.normal(B, H) for _ in range(2))
     shapes = {"W": (D, len(order) * H), "b": (len(order) * H,), "R": (H, len(order) * H), "c": (H,)}
-    kind = {"lstm": LSTMParams, "gru": GRUParams, "rnn": RNNParams}[name]
+    kind: Any = {"lstm": LSTMParams, "gru": GRUParams, "rnn": RNNParams}[name]
     params: Any = kind(*(draw.normal(*shapes[field]) for field in kind._fields))
     layer = getattr(torch.nn, name.upper())(D, H, batch_first=True, dtype=torch.float64)
     with torch.no_grad():

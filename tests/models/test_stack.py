@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,8 +96,8 @@ def test_only_the_cell_is_another_than_in_the_stg(device: str, kind: type[Stack]
     x, params = draw.normal(2, 5, 3), draw_params(model, draw)
     h: Any = x
     for layer in range(2):
-        walked = partial(layer_forward, spec=model.spec(layer), cell=model.kind)
-        h, _ = walked(h, model.groups(params, layer))
+        cell: Any = model.kind
+        h, _ = layer_forward(h, model.groups(params, layer), model.spec(layer), cell=cell)
     pooled = to_host(rms_norm_forward(h)[0]).mean(1)
     wanted = pooled @ to_host(params["head.W"]) + to_host(params["head.b"])
     np.testing.assert_allclose(to_host(model.forward(x, params, {})[0]), wanted, rtol=1e-12)
@@ -151,13 +150,14 @@ def test_memories_of_a_given_length(kind: Any) -> None:
 
 @every_other
 def test_fields_that_do_not_fit_are_refused(kind: type[Stack]) -> None:
-    for wrong, message in (
+    wrongs: list[tuple[dict[str, Any], str]] = [
         ({"width": 7}, "cannot be halved"),
         ({"pool": "max"}, "pool is one of mean, last"),
         ({"view": "columns"}, "view is one of"),
         ({"layers": 0}, "layers must be at least 1"),
         *([({"length": -1.0}, "length must be at least 0")] if kind is not RNN else []),
-    ):
+    ]
+    for wrong, message in wrongs:
         with pytest.raises(ValueError, match=message):
             kind((4, 4, 1), 2, **wrong)
 
