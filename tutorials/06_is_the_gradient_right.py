@@ -444,10 +444,11 @@ runs = {"right": train(right, 0.02)} | runs
 figure, axes = plt.subplots(figsize=(7.2, 4), layout="constrained")
 for k, (name, (losses, slope)) in enumerate(runs.items()):
     print(f"{name:22s} loss {losses[0]:.1f} → lowest {min(losses):.2f}, last {losses[-1]:.2f}   true slope {slope:.2f}")
-    style = {"color": "0.5", "linewidth": 5, "alpha": 0.5} if name == "right" else {"color": f"C{k - 1}"}
-    axes.plot(losses, label=name, **style)
+    look = {"color": "0.5", "linewidth": 6, "alpha": 0.5} if name == "right" else {"color": f"C{k - 1}"}
+    line = {"transposed W": "-", "sum for mean": (0, (2, 4))}.get(name, "-")
+    axes.semilogx(np.arange(1, len(losses) + 1), losses, label=name, linestyle=line, **look)
 axes.set(ylim=(6, 24), xlabel="step", ylabel="loss", title="One of these gradients is right")
-axes.legend()
+axes.legend(loc="upper right")
 figure.savefig("06_falling.svg")
 
 lowest = {name: min(losses) for name, (losses, _) in runs.items()}
@@ -458,9 +459,9 @@ assert runs["forgotten (1 − u)"][1] > 3 * runs["right"][1]
 
 # %% [markdown]
 # **Five of six wrong gradients bring the loss down by two thirds**, and the sixth by a third before it goes astray. Two
-# curves coincide with the right one. A wrong gradient usually still points downhill, more or less; that is all that a
-# falling loss says. What it does *not* do is stop at the right place: the last column is the true slope where
-# each training has arrived. At a minimum it would be 0.
+# curves coincide with the right one; two others are *below* it half of the time. A wrong gradient usually still points
+# downhill, more or less; that is all that a falling loss says. What it does *not* do is stop at the right place: the
+# last column is the true slope where each training has arrived. At a minimum it would be 0.
 #
 # It has happened to better-known packages. The LSTM that thinc 9.1.1 shipped has a backward that is wrong (its generic
 # path returns all zeros), for its tests compare shapes only; scikit-learn's issue 8349, open since 2017, reports
