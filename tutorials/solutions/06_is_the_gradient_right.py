@@ -8,12 +8,12 @@ from stg_np.backend import Array
 from stg_np.gradcheck import check_pair
 
 # --- 1. Three anonymous bugs --------------------------------------------------------------------------------
-# mystery(1): only u is wrong, and nothing is with T = 1. So the mistake is in the line of du, and it concerns an earlier
-#   step: the memory *before* the step. It takes memories[:, t], the one after it. With t = 0 it is right.
-# mystery(2): x, W, b are wrong for every size: like "φ′ at the wrong place", inside a step. But measured db / claimed db
-#   is u, cell by cell: a factor is missing, u, in the line of dv.
-# mystery(3): x, W, b, u, and nothing with T = 1: like "forgotten (1 − u)". In its error map the blocks below the diagonal
-#   are not too large but claimed to be exactly 0: nothing at all goes back. `dm +` is missing.
+# mystery(1): only u is wrong, and nothing is with T = 1. So the mistake is in the line of du, and it concerns an
+#   earlier step: the memory *before* the step. The line takes memories[:, t], the one after it. With t = 0 it is right.
+# mystery(2): x, W, b are wrong for every size: like "φ′ at the wrong place", inside a step. But measured db / claimed
+#   db is u, cell by cell: a factor is missing, u, in the line of dv.
+# mystery(3): x, W, b, u, and nothing with T = 1: like "forgotten (1 − u)". In its error map the blocks below the
+#   diagonal are not too large but claimed to be exactly 0: nothing at all goes back. `dm +` is missing.
 # The layer again, by its own backward, to prove these three answers:
 
 
@@ -77,16 +77,16 @@ for text in ("orsber = zrzbevrf[:, g] vs", "qi[:, g] = qz", "qz = qzrzbevrf[:, g
 
 # --- 2. The best step ---------------------------------------------------------------------------------------
 # d/dh (c h^p + ε/h) = c p h^(p−1) − ε/h² = 0   ⇒   h = (ε / (c p))^(1/(p+1)).
-# There c h^p = ε / (p h), so the sum is (1 + 1/p) ε / h, of the order ε^(p/(p+1)): half of the digits for p = 1, two thirds
-# for p = 2, four fifths for p = 4. The chapter's table: 3e-9, 2e-10, 9e-12, at 2e-7, 1e-5, 1e-3.
+# There c h^p = ε / (p h), so the sum is (1 + 1/p) ε / h, of the order ε^(p/(p+1)): half of the digits for p = 1, two
+# thirds for p = 2, four fifths for p = 4. The chapter's table: 3e-9, 2e-10, 9e-12, at 2e-7, 1e-5, 1e-3.
 epsilon = 2.2e-16
-for p in (1, 2, 4):
-    h = (epsilon / p) ** (1 / (p + 1))
+for order in (1, 2, 4):
+    h = (epsilon / order) ** (1 / (order + 1))
     grid = np.logspace(-10, -1, 2000)
-    found = grid[np.argmin(grid**p + epsilon / grid)]
-    print(f"order {p}: best h {h:.0e}, error {h**p + epsilon / h:.0e}")
+    found = grid[np.argmin(grid**order + epsilon / grid)]
+    print(f"order {order}: best h {h:.0e}, error {h**order + epsilon / h:.0e}")
     assert abs(np.log10(found / h)) < 0.01
-    assert np.isclose(h**p + epsilon / h, (1 + 1 / p) * epsilon / h)
+    assert np.isclose(h**order + epsilon / h, (1 + 1 / order) * epsilon / h)
 
 # --- 3. A bug that no direction finds -----------------------------------------------------------------------
 # For p = softmax(x) the rows of p sum to 1 for every x, so with dy = 1 the right dx is exactly 0, and so is that of any
@@ -100,11 +100,13 @@ def softmax_forward(x: Array) -> tuple[Array, Array]:
 
 
 def softmax_backward(dy: Array, p: Array) -> Array:
-    return p * (dy - (p * dy).sum(-1, keepdims=True))
+    dx: Array = p * (dy - (p * dy).sum(-1, keepdims=True))
+    return dx
 
 
 def blind_backward(dy: Array, p: Array) -> Array:
-    return p * (dy - dy.mean(-1, keepdims=True))  # the mean should be weighted by p
+    dx: Array = p * (dy - dy.mean(-1, keepdims=True))  # the mean should be weighted by p
+    return dx
 
 
 x = rng.standard_normal((2, 5))
