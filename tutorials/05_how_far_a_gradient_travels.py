@@ -287,7 +287,7 @@ assert np.array_equal(clip_by_norm(short_gradient, 5.0).flat, short_gradient.fla
 # %%
 one = Layout((Entry("w", (1,), "vector"),))
 path = [start]
-for step in range(40):
+while len(path) <= 40:
     gradient = clip_by_norm(Params(one, np.array([cliff(path[-1])[1]])), 5.0)
     path.append(path[-1] - rate * float(gradient.flat[0]))
 print(f"after 40 steps w = {path[-1]:.4f}, loss {cliff(path[-1])[0]:.1e}; the answer is {0.5 ** (1 / 40):.4f}")
