@@ -1,28 +1,43 @@
 # %% [markdown]
 # # 1 · One gate
 #
-# What is a gate, what is a memory, and how does a gate learn when to open? Everything else in this package is these
-# three answers, written for many numbers at once. The only mathematics needed is the chain rule.
+# A network that reads a sequence must decide at every step what to keep and what to overwrite. The part of it that
+# decides is called a **gate**. This chapter builds one gate and one memory, a single number each, and lets the gate
+# learn. All the rest of this package is the same, written for many numbers at once.
 #
-# Every chapter works like this one: a question, the few lines that answer it, the package's own lines beside them,
-# and an `assert` for every claim. A chapter that runs to its end has kept its word.
+# **You will know**
+#
+# * what a gate is, and why it is soft and not a switch;
+# * how long a memory lasts: its half-life and its time scale τ;
+# * how a gate learns when to open, with nothing but the chain rule.
+#
+# What you need: Python, a little NumPy, the chain rule. Every claim below stands in an `assert`. A chapter that runs
+# to its end has kept its word.
 
 # %%
 import math
-from inspect import getsource
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.ops.activations import sigmoid_backward, sigmoid_forward
-from stg_np.stm import init_stm, update_backward, update_forward
+from stg_np.stm import draw_update_biases, update_backward, update_forward
+
+plt.style.use("stg_np.tutorial")
 
 # %% [markdown]
 # ## What is a gate?
-# A gate is a number between 0 and 1 that multiplies another number: 0 lets nothing through, 1 lets everything
-# through. A hard switch, which jumps from 0 to 1, could not be *learned*: its slope is 0 wherever it has one, so no
-# small change of a parameter would ever matter. So we take a soft switch, the logistic function σ(a) = 1 / (1 +
-# e^−a), and call `a` the gate's **pre-activation**: any number at all, large for "open".
+# A gate is a number between 0 and 1 that multiplies another number. 0 lets nothing through, 1 lets everything
+# through.
+#
+# How could a network *learn* a gate? It changes its parameters a little, and looks whether the result got better. So
+# a small change must make a difference. A hard switch, which jumps from 0 to 1, makes none: its slope is 0 on both
+# sides of the jump. We therefore take a soft switch, the **logistic function**
+#
+# $$\sigma(a) = \frac{1}{1 + e^{-a}}$$
+#
+# and call $a$ the **pre-activation** of the gate. It may be any number: large means open, very negative means closed.
 
 # %%
 for a in (-6, -2, 0, 2, 6):
@@ -31,24 +46,74 @@ for a in (-6, -2, 0, 2, 6):
     assert 0 < gate < 1
 
 # %% [markdown]
-# ## How does the package write it?
-# Not as it stands above: e^1000 is too large for a computer. The same function in the form of a tanh cannot overflow.
+# ## What is the slope of σ?
+# We shall need it for learning, so we derive it now. With $e^{-a}$ inside, the chain rule gives
+#
+# $$\sigma'(a) = \frac{e^{-a}}{(1 + e^{-a})^2} = \frac{1}{1 + e^{-a}} \cdot \frac{e^{-a}}{1 + e^{-a}}
+# = \sigma(a)\,(1 - \sigma(a)).$$
+#
+# The last step holds because $1 - \sigma = \frac{1 + e^{-a} - 1}{1 + e^{-a}}$. So the slope needs no new exponential,
+# only the value of the gate. It is ¼ at most, at a = 0, and it fades on both sides: a gate that is quite sure is slow
+# to change its mind.
 
 # %%
-print(getsource(sigmoid_forward))
+a_grid = np.linspace(-8, 8, 321)
+soft, hard = 1 / (1 + np.exp(-a_grid)), (a_grid > 0).astype(float)
+slope = soft * (1 - soft)
 
-a_grid = np.linspace(-6, 6, 25)
-assert np.allclose(sigmoid_forward(a_grid), 1 / (1 + np.exp(-a_grid)), rtol=1e-12)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.9))
+left.plot(a_grid, hard, color="C1", linestyle="--", label="hard switch")
+left.plot(a_grid, soft, color="C0", label="σ(a)")
+left.set(xlabel="pre-activation a", title="The gate", yticks=[0, 0.5, 1])
+right.plot(a_grid, 0 * a_grid, color="C1", linestyle="--", label="hard switch: 0")
+right.plot(a_grid, slope, color="C0", label="σ′ = σ (1 − σ)")
+right.set(xlabel="pre-activation a", title="Its slope: what learning can use", yticks=[0, 0.25], ylim=(-0.02, 0.36))
+for axes in (left, right):
+    axes.legend(loc="upper left")
+figure.savefig("01_gate.svg")
+
+assert np.allclose(np.gradient(soft, a_grid)[1:-1], slope[1:-1], atol=1e-4)  # the slope by differences
+assert slope.max() == 0.25
+
+# %% [markdown]
+# ## How does the package write it?
+# ```python
+# # stg_np/ops/activations.py
+# def sigmoid_forward(x: Array) -> Array:
+#     check_dtypes(x)
+#     with np.errstate(over="ignore"):
+#         y: Array = 1 / (1 + get_xp(x).exp(-x))
+#     return y
+#
+#
+# def sigmoid_backward(dy: Array, x: Array, y: Array) -> Array:
+#     dx: Array = dy * y * (1 - y)
+#     return dx
+# ```
+# `get_xp(x)` is NumPy, or CuPy where x lies on a GPU. `errstate` is there for one case: $e^{1000}$ is too large for a
+# computer and becomes ∞, and 1/(1 + ∞) is 0, as it should be, so no warning is wanted. The second function is the
+# slope; what `dy` is we shall see below.
+
+# %%
+assert np.array_equal(sigmoid_forward(a_grid), soft)
 assert sigmoid_forward(np.array([-1000.0, 1000.0])).tolist() == [0, 1]
+assert np.array_equal(sigmoid_backward(np.ones_like(soft), a_grid, soft), slope)
 
 # %% [markdown]
 # ## What is a memory?
-# One number m that moves a part u of the way towards each new value v:
+# One number $m$. At each step a new value $v$ arrives, and the memory moves a part $u$ of the way towards it:
 #
-#     m ← m + u (v − m)          which is the same as          m ← (1 − u) m + u v
+# $$m_t = m_{t-1} + u\,(v_t - m_{t-1}) \qquad\text{which is the same as}\qquad m_t = (1 - u)\,m_{t-1} + u\,v_t$$
 #
-# The factor u is a gate, the **update gate**. With u = 1 the memory is overwritten, with u = 0 it is kept for ever.
-# In between it leaks: let us feed it the value 1 and watch it fill, then the value 0 and watch it forget.
+# The factor $u$ is a gate, the **update gate**. With u = 1 the memory is overwritten; with u = 0 it is kept. In
+# between it **leaks**. We feed it the value 1 for six steps and watch it fill, then the value 0 and watch it forget.
+#
+# How full is it after six steps? Look at what is *missing*, $1 - m$. While v = 1,
+#
+# $$1 - m_t = 1 - m_{t-1} - u\,(1 - m_{t-1}) = (1 - u)\,(1 - m_{t-1}).$$
+#
+# Each step leaves a part 1 − u of what is missing. So $1 - m_6 = (1 - u)^6$, and $m_6 = 1 - (1 - u)^6$. Later, while
+# v = 0, each step leaves a part 1 − u of what is there.
 
 # %%
 u, m = 0.25, 0.0
@@ -57,102 +122,121 @@ for t in range(1, 13):
     m = m + u * (v - m)
     print(f"t = {t:2d}   v = {v:.0f}   m = {m:.3f}   {'█' * round(40 * m)}")
     if t == 6:
-        assert math.isclose(m, 1 - (1 - u) ** 6)  # a part 1 − u of what is missing stays missing at each step
-assert math.isclose(m, (1 - (1 - u) ** 6) * (1 - u) ** 6)  # and a part 1 − u of what is there stays there
+        assert math.isclose(m, 1 - (1 - u) ** 6)
+assert math.isclose(m, (1 - (1 - u) ** 6) * (1 - u) ** 6)
 
 # %% [markdown]
-# The package has the same line, for a batch of many memories at once. The gate u may differ from memory to memory and
-# from step to step.
+# The package has the same line, for a batch of many memories at once. There the gate may differ from memory to memory
+# and from step to step.
+# ```python
+# # stg_np/stm.py
+# def update_forward(u: Array, v: Array, m: Array) -> Array:
+#     return m + u * (v - m)  # type: ignore[no-any-return]
+# ```
+# Now three memories, which differ in u only, beside one another:
 
 # %%
-print(getsource(update_forward))
+value = np.where((np.arange(60) >= 5) & (np.arange(60) < 20), 1.0, 0.0)
+gates = np.array([1.0, 0.25, 0.05])
+tracks = [np.zeros(3)]
+for v_t in value:
+    tracks.append(update_forward(gates, np.full(3, v_t), tracks[-1]))
+track = np.array(tracks[1:])  # (60, 3)
 
-assert update_forward(np.array([[0.25]]), np.array([[1.0]]), np.array([[0.0]])) == 0.25
+figure, axes = plt.subplots(figsize=(7.6, 3.0))
+axes.fill_between(np.arange(60), value, step="mid", color="0.5", alpha=0.25, linewidth=0, label="value v")
+for gate, column, style in zip(gates, track.T, ("-", "--", "-.")):
+    axes.plot(column, style, label=f"u = {gate:g}, τ = {1 / gate:g}")
+axes.set(xlabel="step t", ylabel="memory m", title="Three memories of one event", yticks=[0, 0.5, 1])
+axes.legend(loc="upper right")
+figure.savefig("01_memories.svg")
+
+assert np.array_equal(track[:, 0], value)  # u = 1 remembers nothing: it is the value itself
+assert math.isclose(track[19, 1], 1 - 0.75**15)
+assert track[19, 1] > track[19, 2]  # at the end of the event the slow one is the emptiest ...
+assert track[59, 1] < track[59, 2]  # ... and forty steps later it still knows the most
 
 # %% [markdown]
 # ## How long does it remember?
-# Nothing new coming in, after k steps (1 − u)^k is left. So half is left after log ½ / log(1 − u) steps: the
-# **half-life**. The handier number is the **time scale** τ = 1/u: unless it is very short, after τ steps about 1/e =
-# 37 % is left, and the half-life is about 0.7 τ.
+# If nothing new comes in, $(1 - u)^k$ is left after k steps. When is that one half? The number of steps until then is
+# the **half-life**. Take logarithms of $(1 - u)^k = \tfrac12$:
+#
+# $$k = \frac{\log \frac12}{\log (1 - u)} .$$
+#
+# A handier number is the **time scale** $\tau = 1/u$. For small $u$ we have $\log(1 - u) \approx -u$, so the
+# half-life is about $\log 2 / u = 0.69\,\tau$. And after τ steps $(1 - u)^{\tau} \approx e^{-u\tau} = e^{-1}$ is
+# left, 37 %.
 
 # %%
 for tau in (2, 8, 32, 128):
     u = 1 / tau
     half_life = math.log(0.5) / math.log(1 - u)
-    left = (1 - u) ** tau
-    print(f"τ = {tau:3d}   u = {u:.4f}   half-life {half_life:5.1f} steps   left after τ steps {left:.3f}")
+    left_over = (1 - u) ** tau
+    print(f"τ = {tau:3d}   half-life {half_life:5.1f} steps, {half_life / tau:.2f} τ   after τ steps {left_over:.3f}")
     assert math.isclose((1 - u) ** half_life, 0.5)
-    assert tau == 2 or abs(left - math.exp(-1)) < 0.03
+assert abs(half_life / tau - math.log(2)) < 0.01
+assert abs(left_over - math.exp(-1)) < 0.01
+
+# %% [markdown]
+# ## "With u = ½ it keeps one half for ever"
+# It sounds right and is wrong. The gate acts at *every* step: one half is left after one step, a quarter after two,
+# one thousandth after ten. To keep something for ever a gate has to stay closed, and σ is never quite 0. So every
+# gated memory forgets. The question is only how fast, and that a gate can choose within wide bounds:
+
+# %%
+for a in (0, -2, -5, -10):
+    u = 1 / (1 + math.exp(-a))
+    print(f"a = {a:3d}   u = {u:.5f}   τ = {1 / u:8,.0f} steps   left after ten steps: {(1 - u) ** 10:.3f}")
+assert 0.5**10 < 0.001
+assert 1 / u > 22_000
+assert (1 - u) ** 10 > 0.999
 
 # %% [markdown]
 # ## Where does a layer keep its time scale?
-# In the bias of the update gate. With no input the gate is u = σ(b_u), and we want u = 1/τ:
+# In a bias. A gate's pre-activation is a weighted sum of the inputs, plus a bias $b_u$. Where the inputs say nothing,
+# $u = \sigma(b_u)$. We want $u = 1/\tau$:
 #
-#     1 / (1 + e^−b_u) = 1/τ        so        e^−b_u = τ − 1        so        b_u = −log(τ − 1)
+# $$\frac{1}{1 + e^{-b_u}} = \frac{1}{\tau} \quad\Rightarrow\quad e^{-b_u} = \tau - 1
+# \quad\Rightarrow\quad b_u = -\log(\tau - 1).$$
 #
-# A new layer gives every memory cell its own τ, between 2 steps and the length of the sequence, as many between 2 and
-# 4 as between 50 and 100 (**log-uniform**). Here are those of 2,000 fresh cells, read back from their biases.
+# A fresh layer gives each of its H memories a τ of its own, between 2 steps and the length of the sequence. The
+# *logarithm* of τ is drawn uniformly: as many memories between 2 and 4 as between 50 and 100. So there is a memory
+# for every distance before anything is learned.
+# ```python
+# # stg_np/stm.py
+#     tau = np.exp(rng.uniform(np.log(2), np.log(max(2.0, length)), H))
+#     b_u: Array = -np.log(tau - 1)
+#     return b_u
+# ```
 
 # %%
-H, length = 2000, 100.0
-params = init_stm(np.random.default_rng(0), D=1, H=H, length=length)
-taus = 1 / sigmoid_forward(params.b[H : 2 * H])  # b = [b_i | b_u | b_o | b_z]
-print(getsource(init_stm))
+taus = 1 / sigmoid_forward(draw_update_biases(np.random.default_rng(0), 2000, 100.0))  # read back from 2,000 biases
 print("quartiles of τ:", np.quantile(taus, [0, 0.25, 0.5, 0.75, 1]).round(1))
 
 assert taus.min() >= 2
-assert taus.max() <= length
+assert taus.max() <= 100
 assert abs(np.mean(taus < 4) - np.mean(taus > 50)) < 0.04
 
 # %% [markdown]
-# ## Why a second gate?
-# The first step brings a value worth keeping, 1, and a flag that says so; after it come 30 steps of noise. Three
-# memories with u = 0.1 where it is not said otherwise:
+# ## Can a gate learn when to open?
+# A task: twelve random values arrive, and beside each a flag. One flag is 1, the others are 0. At the end the memory
+# should hold the flagged value. Our gate may look at the flag: $u_t = \sigma(w\, f_t + b)$, with two parameters. It
+# starts at w = b = 0, half open at all times, and knows nothing.
 #
-# * an open memory takes everything: at the end it holds noise;
-# * an **input gate** i = σ(12 · flag − 6) multiplies what comes in, v = i · value: the noise stays out, but the
-#   memory leaks, so at the end it holds nothing;
-# * an **update gate** u = σ(12 · flag − 6) closes after the first step: the value is still there.
+# For B examples the loss is the mean of the halved squares, $\frac1B \sum \frac12 (m_T - \text{target})^2$. Which way
+# should w and b turn? Write $dq$ for the derivative of the loss with respect to $q$. The forward lines stand on the
+# left, from the last to the first; on the right, what the chain rule makes of each:
 #
-# What comes in, and what is updated, are two questions. (What goes *out* is a third; that gate comes in chapter 3.)
-
-# %%
-rng = np.random.default_rng(1)
-values = np.concatenate([[1.0], rng.standard_normal(30)])
-flags = np.concatenate([[1.0], np.zeros(30)])
-gates = sigmoid_forward(12 * flags - 6)
-
-m_open = m_input = m_update = 0.0
-largest_noise = 0.0
-for t, (value, gate) in enumerate(zip(values, gates)):
-    m_open = m_open + 0.1 * (value - m_open)
-    m_input = m_input + 0.1 * (gate * value - m_input)
-    m_update = m_update + gate * (value - m_update)
-    largest_noise = max(largest_noise, abs(m_input - gates[0] * 0.1 * 0.9**t))
-print(f"open {m_open:.3f}   with input gate {m_input:.3f}   with update gate {m_update:.3f}")
-
-assert largest_noise < 0.01  # at every step the input gate held off the noise …
-assert abs(m_input) < 0.01  # … but 0.1 · 0.9³⁰ of the value is as good as nothing
-assert abs(m_update - 1) < 0.1
-assert abs(m_open - 1) > 0.5
-
-# %% [markdown]
-# ## Can a gate learn this by itself?
-# We set 12 and −6 by hand. Now let u_t = σ(w · flag_t + b) start at w = b = 0, half open always, and find w and b
-# from examples: sequences of 12 random values, one of them flagged, and the flagged value as the answer wanted of
-# m_T. The loss is the mean of ½ (m_T − target)².
+# | forward | backward |
+# | --- | --- |
+# | $\text{loss} = \frac1B \sum \frac12 (m_T - \text{target})^2$ | $dm_T = (m_T - \text{target}) / B$ |
+# | $m_t = m_{t-1} + u_t\,(v_t - m_{t-1})$ | $du_t = dm_t\,(v_t - m_{t-1})$ and $dm_{t-1} = dm_t\,(1 - u_t)$ |
+# | $u_t = \sigma(a_t)$ | $da_t = du_t\; u_t\,(1 - u_t)$ |
+# | $a_t = w f_t + b$ | $dw = \sum da_t f_t$ and $db = \sum da_t$ |
 #
-# Which way to turn w and b? Write dq for the derivative of the loss with respect to q, and read the step's two lines
-# from the end:
-#
-#     forward                                  backward
-#     loss = ½ (m_T − target)²                 dm_T = m_T − target
-#     m_t = m_{t−1} + u_t (v_t − m_{t−1})      du_t = dm_t (v_t − m_{t−1})      dm_{t−1} = dm_t (1 − u_t)
-#     u_t = σ(a_t)                             da_t = du_t u_t (1 − u_t)
-#     a_t = w flag_t + b                       dw = Σ_t da_t flag_t             db = Σ_t da_t
-#
-# The third line uses σ' = σ (1 − σ): from σ = 1/(1 + e^−a), σ' = e^−a / (1 + e^−a)² = σ · (1 − σ). The sums are there
-# because every step uses the same w and b.
+# In the first line the ½ and the 2 of the square cancel, and 1/B stays. In the second, $m_{t-1}$ occurs with the
+# factor $1 - u_t$. The sums in the last line run over all steps of all examples: all of them use the same w and b,
+# and each adds its wish.
 
 
 # %%
@@ -162,7 +246,7 @@ def loss_and_gradient(w: float, b: float, values: Array, flags: Array, target: A
     u = sigmoid_forward(w * flags + b)
     memories = [np.zeros(B)]
     for t in range(T):
-        memories.append(memories[-1] + u[:, t] * (values[:, t] - memories[-1]))
+        memories.append(update_forward(u[:, t], values[:, t], memories[-1]))
     error = memories[-1] - target
 
     dm, dw, db = error / B, 0.0, 0.0
@@ -175,10 +259,11 @@ def loss_and_gradient(w: float, b: float, values: Array, flags: Array, target: A
 
 
 # %% [markdown]
-# Is it right? Turn each knob a little and look at the loss: that is what a derivative says. And the package's lines
-# for the same two steps back are the ones derived above.
+# Is it right? A derivative says how much the loss changes when a parameter changes a little. So change it a little,
+# and look.
 
 # %%
+rng = np.random.default_rng(1)
 values = rng.standard_normal((200, 12))
 flagged = rng.integers(0, 12, 200)
 flags = (np.arange(12) == flagged[:, None]).astype(float)
@@ -193,26 +278,68 @@ _, dw, db = loss_and_gradient(0.5, -0.5, values, flags, target)
 assert math.isclose(dw, (loss(0.5 + 1e-5, -0.5) - loss(0.5 - 1e-5, -0.5)) / 2e-5, rel_tol=1e-6)
 assert math.isclose(db, (loss(0.5, -0.5 + 1e-5) - loss(0.5, -0.5 - 1e-5)) / 2e-5, rel_tol=1e-6)
 
-print(getsource(update_backward))
-print(getsource(sigmoid_backward))
-
 # %% [markdown]
-# Now learn: step after step against the gradient. The gate finds for itself to open on the flag (w + b large) and to
-# close without it (b small).
+# And the package's backward of the update is the one that we derived, with one result more: $dv_t = dm_t\, u_t$, for
+# the value, which comes from an earlier part of the network and wants to learn too.
+# ```python
+# # stg_np/stm.py
+# def update_backward(dm: Array, u: Array, v: Array, m: Array) -> tuple[Array, Array, Array]:
+#     du = dm * (v - m)  # from u ⊙ (v − m)
+#     dv = dm * u  # from u ⊙ (v − m)
+#     dm_before = dm * (1 - u)  # from m + u ⊙ (v − m)
+#     return du, dv, dm_before
+# ```
+# (⊙ is the product number by number.) Now learn: again and again a small step against the derivative.
 
 # %%
+dm, u_t, v_t, m_t = np.array([2.0]), np.array([0.25]), np.array([1.0]), np.array([0.5])
+assert [float(part[0]) for part in update_backward(dm, u_t, v_t, m_t)] == [2 * 0.5, 2 * 0.25, 2 * 0.75]
+
 w = b = 0.0
 for step in range(401):
-    value, dw, db = loss_and_gradient(w, b, values, flags, target)
+    value_now, dw, db = loss_and_gradient(w, b, values, flags, target)
     if step % 100 == 0:
         on, off = sigmoid_forward(np.array([w + b, b]))
-        print(f"step {step:3d}   loss {value:.4f}   gate with flag {on:.2f}, without {off:.2f}   w {w:.2f}   b {b:.2f}")
+        print(f"step {step:3d}   loss {value_now:.3f}   gate with flag {on:.2f}, without {off:.2f}")
     w, b = w - 2.0 * dw, b - 2.0 * db
 
-assert value < 0.02 < 0.4 < loss(0, 0)
+assert value_now < 0.02 < 0.4 < loss(0, 0)
 assert on > 0.9
 assert off < 0.02
 
 # %% [markdown]
-# That is gradient descent through a gated memory, whole. Chapter 3 gives the memory all three gates and many cells;
-# chapter 4 derives its backward in the way we just did; chapter 9 trains it on pictures.
+# Nobody told the gate what the flag means. It found out that it should open with the flag and close without it.
+#
+# ## In the field's words
+# The memory with a constant u is a **leaky integrator**; in statistics, an **exponential moving average**. σ is the
+# **sigmoid** or logistic function. Our dq is the **gradient** with respect to q, the walk from the last line to the
+# first is **backpropagation**, the loop over the steps in reverse **backpropagation through time**, and the learning
+# **gradient descent** with a **learning rate** of 2.
+#
+# Gates that learn when to let something in or out came with the **LSTM** (Hochreiter & Schmidhuber, Neural
+# Computation 1997); a gate that *forgets* followed (Gers, Schmidhuber & Cummins, Neural Computation 2000). One gate
+# that does both, keeping 1 − u and adding u, is the **update gate** of the **GRU** (Cho et al., arXiv:1406.1078,
+# 2014). That the bias of such a gate sets a time scale, and should be drawn for the distances one expects, is due to
+# Tallec & Ollivier (arXiv:1804.11188, 2018).
+#
+# ## Summary
+# * A gate is σ of a weighted sum: between 0 and 1, with a slope, so that it can be learned.
+# * A memory with update gate u keeps the part 1 − u at each step: half-life about 0.7 τ, time scale τ = 1/u.
+# * The bias $b_u = -\log(\tau - 1)$ sets the time scale; the inputs open and close the gate around it.
+# * The backward of the memory multiplies the gradient by 1 − u at each step. Chapter 5 is about nothing else.
+#
+# ## Exercises
+# **1. A half-life.** Which u gives a half-life of exactly ten steps? And which bias?
+# <details><summary>Hint</summary>Solve (1 − u)¹⁰ = ½ for u. The bias is σ backwards: b = log(u / (1 − u)).</details>
+#
+# **2. A weighted mean.** Write $m_T$ as a sum over the values $v_1 … v_T$ and $m_0$, for constant u. Show that the
+# weights sum to 1, and compare with a loop.
+# <details><summary>Hint</summary>Put the formula for m₁ into that for m₂, then that into m₃. A value that came k steps
+# ago has been multiplied by 1 − u exactly k times.</details>
+#
+# **3. A gate that starts shut.** Let the learning above start at b = −8 instead of 0. How large is db at the start,
+# compared with b = 0? What does the loss look like after 400 steps? Which factor of the backward is to blame?
+# <details><summary>Hint</summary>Look at da, and at the picture of the slope.</details>
+#
+# Solutions: [solutions/01_one_gate.py](../solutions/01_one_gate.py). Next: [why three
+# gates?](02_why_three_gates.ipynb)
