@@ -14,6 +14,7 @@
 # %%
 from collections.abc import Callable
 from itertools import product
+from typing import TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,8 +119,11 @@ for task, settings in right.items():
 
 # %%
 LEVELS = (0.0, 0.03, 0.1, 1.0)
-FREE, CONSTANT, OPEN = list(product(LEVELS, repeat=3)), [(level,) * 3 for level in LEVELS], [(1.0,) * 3]
-VARIANTS = {  # the choices of (i, u, o)
+Choices: TypeAlias = list[tuple[float, ...]]
+FREE: Choices = list(product(LEVELS, repeat=3))
+CONSTANT: Choices = [(level, level, level) for level in LEVELS]
+OPEN: Choices = [(1.0, 1.0, 1.0)]
+VARIANTS: dict[str, tuple[Choices, Choices, Choices]] = {  # the choices of (i, u, o)
     "all three": (FREE, [*CONSTANT, (0.0, 1.0, 0.0)], [*OPEN, (0.0, 0.0, 1.0)]),
     "without i": (OPEN, FREE, FREE),
     "without u": (FREE, CONSTANT, FREE),
@@ -127,7 +131,7 @@ VARIANTS = {  # the choices of (i, u, o)
 }
 
 
-def least_error(task: str, choices: tuple[list[tuple[float, ...]], ...]) -> float:
+def least_error(task: str, choices: tuple[Choices, ...]) -> float:
     """The error of the best of all combinations of the gates' choices, each of which is a cell of its own."""
     combinations = np.array(list(product(*choices)))  # (cells, gate, event)
     i, u, o = (combinations[:, gate].T[event] for gate in range(3))  # (T, cells) each
@@ -200,13 +204,13 @@ for i_value in (0.0, 1.0):
 # ever is. The other rule has no such bound; in exchange it can count.
 
 # %%
-total = bounded = 0.0
-for _ in range(100):
+total, bounded, one = 0.0, np.zeros(1), np.ones(1)
+for _step in range(100):
     total = 1.0 * total + 1.0 * 1.0  # f = 1, i = 1, z = 1
-    bounded = update_forward(np.array(0.3), np.array(1.0), bounded)
-print(f"after 100 steps of z = 1: two gates {total:.0f}, one gate {bounded:.0f}")
+    bounded = update_forward(0.3 * one, one, bounded)
+print(f"after 100 steps of z = 1: two gates {total:.0f}, one gate {bounded[0]:.0f}")
 assert total == 100
-assert bounded <= 1
+assert bounded[0] <= 1
 
 random_gates = rng.uniform(0, 1, (2, 200, 500))
 m = np.zeros(500)
@@ -231,13 +235,13 @@ layers = {  # rows: value, write, ask; columns: i, u, o, z
     "hide": STMParams(np.array([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 40, 0.0]]), np.array([-SHUT, TENTH, SHUT, 0])),
 }
 for task, params in layers.items():
-    (y, _), _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)  # z is the weighted sum itself
+    y, _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)[0]  # z is the weighted sum itself
     assert np.allclose(y[0, :, 0], targets[task], rtol=0, atol=1e-6)
 
 shown = np.arange(80)
 outputs = {}
 for task, params in layers.items():
-    (y, _), _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)
+    y, _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)[0]
     outputs[task] = y[0, shown, 0]
 mean = recurrence(lambda r, t: 0.9 * r + 0.1 * z[t])[shown]
 marked, asked = shown[write[shown] == 1], shown[ask[shown] == 1]

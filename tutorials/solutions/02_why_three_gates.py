@@ -14,9 +14,9 @@ rng = np.random.default_rng(0)
 
 first = second = np.zeros(1)
 k = 30.0
-for x, write, erase in [(0.5, 1, 0), (-0.9, 0, 0), (0.7, 0, 1), (0.2, 0, 0), (-0.4, 1, 0)]:
+for value, write, erase in [(0.5, 1, 0), (-0.9, 0, 0), (0.7, 0, 1), (0.2, 0, 0), (-0.4, 1, 0)]:
     u = np.array([float(write or erase)])
-    first = update_forward(u, np.tanh([x + k * erase]), first)
+    first = update_forward(u, np.tanh([value + k * erase]), first)
     second = update_forward(u, np.tanh([0.0 + k * erase]), second)
     print(f"1. write {write}, erase {erase}: {first[0]:5.2f} − {second[0]:.2f} = {first[0] - second[0]:5.2f}")
     if erase:
@@ -31,7 +31,7 @@ assert np.allclose(first - second, np.tanh(-0.4))
 
 for epsilon in (1e-2, 1e-4):
     m = np.zeros(1)
-    for _ in range(100):
+    for _step in range(100):
         m = update_forward(np.array([epsilon]), np.ones(1), m)
     print(f"2. u = {epsilon}: counts {m[0] / epsilon:.2f} of 100 flags")
     assert m[0] < 1
@@ -48,7 +48,7 @@ x = np.stack([values, flags], -1)[None]
 W = np.array([[0, 0, 0, 1], [0, 20, 0, 0.0]])  # rows: value, flag; columns: i, u, o, z
 b = np.array([30.0, -10, 30, 0])
 R = np.array([[0, -40.0, 0, 0]])  # from the memory
-(y, _), _ = stm_recurrent_forward(x, np.zeros((1, 1)), STMParams(W, b, R), phi_z=IDENTITY)
+y, _ = stm_recurrent_forward(x, np.zeros((1, 1)), STMParams(W, b, R), phi_z=IDENTITY)[0]
 first_step = int(flags.argmax())
 print(f"3. the first marked value is {values[first_step]:.3f}; at the end the memory holds {y[0, -1, 0]:.3f}")
 assert flags.sum() > 3
