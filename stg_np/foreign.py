@@ -8,11 +8,15 @@ tables in one another, or a class name that clears the screen. Everything here e
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import stat
 import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +30,9 @@ MOST_DOTS = 100
 """In a line of TOML; the time that a dotted key takes grows with the square of its parts."""
 
 LARGEST_NUMBER = 2**63
+
+LARGEST_LIST = 1 << 20
+"""Bytes of the list of members of a zip archive, of about a hundred each: every one becomes an object."""
 
 LONGEST_NAME = 4_096
 """Characters of the name of a class or a data set: a path may have so many."""
@@ -69,6 +76,40 @@ def read_limited(path: Path, largest: int) -> bytes:
     if len(content) > largest:
         raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
     return content
+
+
+class Cautious(io.BufferedReader):
+    """A regular file that gives no more than ``most`` bytes at a time: ``zipfile`` asks for all of its list at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(open_regular(path).detach())  # type: ignore[attr-defined]
+        self.most: int | None = LARGEST_LIST
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As the file's, within the limit."""
+        if self.most is None:
+            return super().read(size)
+        content = super().read(self.most + 1 if size is None or not 0 <= size <= self.most else size)
+        if len(content) > self.most:
+            raise ValueError("its list of members is longer than that of any such archive")
+        return content
+
+
+@contextmanager
+def open_zip(path: Path, methods: tuple[int, ...]) -> Iterator[zipfile.ZipFile]:
+    """A zip archive for reading, whose list of members is no longer than :data:`LARGEST_LIST`.
+
+    ``methods``: by which its members may be compressed: of others (bzip2, LZMA) a few kilobytes unfold to gigabytes
+    at a single read.
+
+    Raises:
+        OSError: see :func:`open_regular`. ValueError, and nearly anything else: if it is no such archive.
+    """
+    with Cautious(path) as file, zipfile.ZipFile(file) as archive:
+        file.most = None
+        if any(member.compress_type not in methods for member in archive.infolist()):
+            raise ValueError("its members are compressed in a way that is not expected")
+        yield archive
 
 
 def showable(text: object, longest: int = 200) -> str:

@@ -2,8 +2,9 @@
 
 The archive holds ``x_train``, ``y_train``, ``x_test``, ``y_test`` (or ``train_images``, ``train_labels``,
 ``test_images``, ``test_labels``); or ``x`` and ``y`` (``images``, ``labels``), of which a fifth, drawn at random, is
-for the test. ``classes`` (their names) and ``value_range`` (the largest pixel value) may stand beside them. Pixels are
-whole numbers from 0 to 255, or numbers from 0 to 1; pictures are (N, height, width) or (N, height, width, 1 or 3).
+for the test. ``classes`` (their names), ``value_range`` (the largest pixel value) and ``flip`` (whether a mirrored
+picture still shows its class) may stand beside them. Pixels are whole numbers from 0 to 255, or numbers from 0 to 1;
+pictures are (N, height, width) or (N, height, width, 1 or 3).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, FileCheck, Images, Labels, check_file, fingerprint
-from stg_np.foreign import showable
+from stg_np.foreign import open_zip, showable
 from stg_np.inputs import check_whole
 
 NAMES = (
@@ -35,6 +37,9 @@ TEST_SHARE, SPLIT_SEED = 0.2, 0
 
 LARGEST = 8 << 30
 """Bytes of all arrays of a file together, unpacked."""
+
+FREE, LARGEST_RATIO = 256 << 20, 100
+"""Bytes to which any file may unfold; a larger one, to so many times its own size. Pictures rarely reach ten."""
 
 
 def accepts(path: Path) -> bool:
@@ -55,13 +60,28 @@ def load(path: Path, size: tuple[int, ...] | None = None) -> Dataset:
         raise DataError(f"{path} holds {held:.200}: name the arrays {', '.join(NAMES[0])}, or {' and '.join(NAMES[2])}")
     dataset = from_arrays(
         *(stored[name] for name in names),
-        classes=stored["classes"].tolist() if "classes" in stored else None,
-        value_range=int(stored["value_range"].reshape(-1)[0]) if "value_range" in stored else None,
+        classes=stored.get("classes"),
+        value_range=single(stored, "value_range", "iu", f"{path}: give a whole number from 1 to 255"),
         name=str(path),
+        flip=bool(single(stored, "flip", "b", f"{path}: give True or False")),
     )
     if size is not None and dataset.shape[: len(size)] != size:
         raise DataError(f"{path} has pictures of {'×'.join(map(str, dataset.shape))}: they are not resized (no --size)")
     return dataset
+
+
+def single(stored: Mapping[str, NDArray[Any]], name: str, kinds: str, advice: str) -> Any:
+    """The one value of an array: True or False (``b``), or from 1 to 255 (``iu``); None if there is none of that name.
+
+    Raises:
+        DataError: if it is something else.
+    """
+    array = stored.get(name)
+    if array is None:
+        return None
+    if array.size != 1 or array.dtype.kind not in kinds or (kinds != "b" and not 1 <= array.item() <= 255):
+        raise DataError(f"{name} is {showable(array, 60)} in {advice}")
+    return array.item()
 
 
 def save(dataset: Dataset, path: Path) -> None:
@@ -83,6 +103,7 @@ def save(dataset: Dataset, path: Path) -> None:
                 y_test=dataset.test_labels,
                 classes=np.array(dataset.classes),
                 value_range=np.array(dataset.value_range),
+                flip=np.array(dataset.flip),
             )
         os.replace(partial, path)
     except OSError as error:
@@ -227,21 +248,38 @@ def as_labels(given: list[NDArray[Any]], classes: Any, where: str) -> tuple[tupl
     if any(labels.ndim != 1 for labels in flat):
         raise DataError(f"{where} has labels of the shape {given[0].shape}: give one number for each picture")
     every = np.concatenate(flat)
+    given_names = None if classes is None else texts(np.asarray(classes), f"{where} has classes")
     if every.dtype.kind in "US":
-        names = sorted(set(every.astype(str).tolist())) if classes is None else [str(name) for name in classes]
-        if unknown := set(every.astype(str).tolist()) - set(names):
+        said = set(texts(every, f"{where} has labels"))
+        names = sorted(said) if given_names is None else given_names
+        if unknown := said - set(names):
             raise DataError(f"{where} has the label {min(unknown)!r:.60}, which is none of its classes: add it to them")
         numbers = {name: number for number, name in enumerate(names)}
-        flat = [np.array([numbers[str(label)] for label in labels], np.int64) for labels in flat]
+        flat = [np.array([numbers[label] for label in texts(labels, where)], np.int64) for labels in flat]
     elif every.dtype.kind not in "ui" or not every.size or every.min() < 0 or every.max() >= 100_000:
         raise DataError(f"{where} has labels that are neither whole numbers from 0 nor names: give one of both")
     else:
-        names = [str(k) for k in range(int(every.max()) + 1)] if classes is None else [str(name) for name in classes]
+        names = [str(k) for k in range(int(every.max()) + 1)] if given_names is None else given_names
         if every.max() >= len(names):
             raise DataError(f"{where} has the label {every.max()}, but {len(names)} classes: labels count from 0")
     if len(set(names)) != len(names) or len(names) < 2:
         raise DataError(f"{where} needs two classes or more, each with a name of its own")
     return tuple(names), [labels.astype(np.int64) for labels in flat]
+
+
+def texts(names: NDArray[Any], where: str) -> list[str]:
+    """Names (N,), or whole numbers, as texts; bytes are UTF-8.
+
+    Raises:
+        DataError: if they are something else.
+    """
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise DataError(f"{where} of the shape {names.shape} and the type {names.dtype}: give a list of names")
+    try:
+        plain: list[Any] = (np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names).tolist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} that are bytes, but no UTF-8: give texts") from error
+    return list(map(str, plain))
 
 
 def usual_range(most: int) -> int:
@@ -255,13 +293,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: if it is no archive, is damaged, or is larger than any.
     """
-    wanted = {name for names in NAMES for name in names} | {"classes", "value_range"}
+    wanted = {name for names in NAMES for name in names} | {"classes", "value_range", "flip"}
     arrays: dict[str, NDArray[Any]] = {}
-    room = LARGEST
     if not path.is_file():
         raise DataError(f"there is no file {path}: check the path")
+    room = most = min(LARGEST, max(FREE, LARGEST_RATIO * path.stat().st_size))
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)) as archive:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 if name not in wanted or name in arrays:
@@ -269,7 +307,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 with archive.open(member) as file:
                     room -= _announced(file, member.file_size)
                 if room < 0:
-                    raise DataError(f"{path} unpacks to more than {LARGEST >> 30} GiB: take fewer or smaller pictures")
+                    what = "an archive of pictures" if most == LARGEST else "so small a file"
+                    raise DataError(
+                        f"{path} unpacks to more than {most:,} bytes, which is too much for {what}: take fewer or "
+                        "smaller pictures, or np.savez, which does not compress"
+                    )
                 with archive.open(member) as file:
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
     except DataError:

@@ -25,14 +25,12 @@ from typing import Any
 import numpy as np
 
 from stg_np.backend import Array, to_host
-from stg_np.foreign import open_regular, parse_json, showable
+from stg_np.foreign import open_zip, parse_json, showable
 
 FORMAT = "stg-np checkpoint 1"
 HEADER = "header"
 LARGEST_HEADER = 1 << 20
 """Bytes: far more than any description of a run needs, and little to parse."""
-LARGEST_LIST = 1 << 20
-"""Bytes of the list of members, of about a hundred each: ``zipfile`` makes an object of every one of them."""
 LARGEST_NPY_HEADER = 1 << 16
 
 
@@ -158,10 +156,7 @@ def load(path: Path, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> dic
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip archive at ``path``; whatever is wrong with it becomes one sentence."""
     try:
-        with Cautious(path) as file, zipfile.ZipFile(file) as archive:
-            file.most = None
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its members are compressed")  # nobody knows how far they would unfold
+        with open_zip(path, (zipfile.ZIP_STORED,)) as archive:
             yield archive
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -173,23 +168,6 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except Exception as error:  # the parsers of zip, .npy and JSON raise more than a dozen kinds on damaged bytes
         raise CheckpointError(f"{path} is not an stg-np checkpoint, or it is damaged: {showable(error)}") from error
-
-
-class Cautious(io.BufferedReader):
-    """A regular file that gives no more than ``most`` bytes at a time: ``zipfile`` asks for all of its list at once."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(open_regular(path).detach())  # type: ignore[attr-defined]
-        self.most: int | None = LARGEST_LIST
-
-    def read(self, size: int | None = -1) -> bytes:
-        """As the file's, within the limit."""
-        if self.most is None:
-            return super().read(size)
-        content = super().read(self.most + 1 if size is None or not 0 <= size <= self.most else size)
-        if len(content) > self.most:
-            raise ValueError("its list of members is longer than that of any checkpoint")
-        return content
 
 
 def read_member(path: Path, archive: zipfile.ZipFile, name: str, expected: tuple[tuple[int, ...], Any] | None) -> Array:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from stg_np.data import DataError, Dataset, is_own, load, portable_name
+from stg_np.data import arrays as arrays_module
 from tests.data.conftest import one_sentence
 
 KINDS = {"cat": (250, 40, 40), "dog": (40, 40, 250)}
@@ -162,7 +163,8 @@ def test_arrays_without_a_test_are_split() -> None:
 
 def test_a_data_set_is_saved_and_loaded() -> None:
     x, y = arrays()
-    made = Dataset.from_arrays(x / 255, np.array(["a", "b", "c"])[y], x[:5] / 255, [*"abcab"], name="letters")
+    letters = np.array(["a", "b", "c"])[y]
+    made = Dataset.from_arrays(x / 255, letters, x[:5] / 255, [*"abcab"], name="letters", flip=True)
     assert made.classes == ("a", "b", "c")
     assert np.array_equal(made.train_images[..., 0], x)
     made.save("letters.npz")
@@ -170,6 +172,7 @@ def test_a_data_set_is_saved_and_loaded() -> None:
     again = Dataset.load("letters.npz")
     assert same(made, again)
     assert (again.classes, again.fingerprint, again.value_range) == (made.classes, made.fingerprint, 255)
+    assert again.flip
     assert "ends in .npz" in one_sentence(lambda: made.save("letters"))
     assert "cannot write" in one_sentence(lambda: made.save("no/such/folder/letters.npz"))
 
@@ -218,6 +221,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a test of another size": ({"x_test": X[:, 1:], "y_test": Y}, "other sizes"),
     "0 … 1, a range of 255": ({"x_train": (X > 9).astype(float), "value_range": 255}, "up to 1 only"),
     "a small range": ({"value_range": 16}, "value range of 16"),
+    "names in one text": ({"classes": "abc"}, "give a list of names"),
+    "names in a table": ({"classes": [["a", "b", "c"]]}, "give a list of names"),
+    "names that are numbers with a point": ({"classes": [np.nan, 1.0, 2.0]}, "give a list of names"),
+    "labels in another encoding": ({"y_train": np.array([b"\xff", b"a"] * 10)}, "no UTF-8"),
     "a name for the terminal": ({"classes": ["a", "b", "\x1b[2J"]}, "cannot be printed"),
 }
 
@@ -243,6 +250,44 @@ def test_archives_that_are_none_are_one_sentence() -> None:
     with zipfile.ZipFile("long.npz", "w") as archive, archive.open("x.npy", "w") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
     assert "not as long as it says" in one_sentence(lambda: Dataset.load("long.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("value_range", []), ("value_range", "abc"), ("value_range", 0), ("value_range", -1), ("value_range", np.nan),
+        ("value_range", 1e300), ("value_range", 1j), ("value_range", 2.5), ("value_range", [16, 16]),
+        ("value_range", 2**63), ("flip", "no"), ("flip", [True, False]),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_the_arrays_is_checked(name: str, value: Any) -> None:
+    np.savez("mine.npz", x=X, y=Y, **{name: np.array(value)})
+    assert f"{name} is " in one_sentence(lambda: load("mine.npz"))
+
+
+def test_names_may_be_bytes() -> None:
+    np.savez("mine.npz", x=X, y=Y, classes=np.array(["Käfer".encode(), b"b", b"c"]))
+    assert load("mine.npz").classes == ("Käfer", "b", "c")
+
+
+def test_an_archive_unfolds_to_no_more_than_is_known_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten kilobytes by bzip2 can be gigabytes at a single read, and by deflate a thousand times as much."""
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile("folded.npz", "w", method) as archive, archive.open("x.npy", "w") as file:
+            np.lib.format.write_array(file, X)
+        assert "compressed in a way" in one_sentence(lambda: Dataset.load("folded.npz"))
+    monkeypatch.setattr(arrays_module, "FREE", 1 << 16)
+    np.savez_compressed("folded.npz", x=np.zeros((20, 200, 100), np.uint8), y=Y)
+    assert "too much for so small a file" in one_sentence(lambda: Dataset.load("folded.npz"))
+    np.savez("plain.npz", x=np.zeros((20, 200, 100), np.uint8), y=Y)
+    assert len(Dataset.load("plain.npz").train_labels) == 16
+
+
+def test_the_list_of_members_has_a_limit() -> None:
+    with zipfile.ZipFile("many.npz", "w") as archive:
+        for number in range(12_000):
+            archive.writestr(f"{number:050}", b"")
+    assert "list of members is longer" in one_sentence(lambda: Dataset.load("many.npz"))
 
 
 def test_what_is_written_down_belongs_to_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
