@@ -35,7 +35,7 @@ from stg_np.evaluate import predict_logits
 from stg_np.gradcheck import Report
 from stg_np.presets import DEFAULT_PRESET, PRESETS, Preset, at
 from stg_np.runs import checkpoint
-from stg_np.runs.folder import RunFolder
+from stg_np.runs.folder import LOCK, RunFolder
 from stg_np.train import Record, TrainConfig, TrainState, fit, train_step
 from tests.data.builders import binary_files, cifar_records, write_files
 from tests.runs.used import Result, Stg, runner
@@ -121,7 +121,7 @@ def assert_one_sentence(result: Result, *parts: str, code: int = 2) -> None:
 
 def files(folder: Path) -> set[str]:
     """What lies in the folder of a run, but for the lock."""
-    return {path.name for path in folder.iterdir()} - {".lock"}
+    return {path.name for path in folder.iterdir()} - {LOCK}
 
 
 def arrays(path: Path) -> dict[str, bytes]:

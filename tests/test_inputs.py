@@ -229,7 +229,7 @@ WRONG_SETTINGS: dict[str, list[Any]] = {
     "seed": [-1, 0.5],
     "shift": [-1, 0.5],
     "cutout": [-1, 0.5],
-    "rotate": [-1.0, np.nan, np.inf, "5"],
+    "rotate": [-1.0, np.nan, np.inf, "5", 181.0],
     "warmup": [-0.1, 1.0, np.nan],
     "label_smoothing": [-0.1, 1.0, np.nan, "0"],
     "clip_norm": [0.0, -1.0, np.nan, np.inf],
@@ -237,7 +237,7 @@ WRONG_SETTINGS: dict[str, list[Any]] = {
     "flip_in_turn": ["no"],
     "schedule": ["step", 3],
     "shift_padding": ["wrap"],
-    "sides": [(0,), (2.5,), 8],
+    "sides": [(0,), (2.5,), 8, (8, 4097), (10**12,)],
     "optimizer": ["adamw", AdamW, None],
 }
 

@@ -79,7 +79,13 @@ def run(args: argparse.Namespace) -> int:
     complain_of_damaged(dataset.damaged)
     with Threads(count) as engine:
         scores = score(stored, dataset, engine)
-    drawn = [] if args.gallery is None else [draw_gallery(args.gallery, dataset, scores)]
+    drawn: list[str] = []
+    failure: Exception | None = None
+    try:
+        if args.gallery is not None:
+            drawn = [draw_gallery(args.gallery, dataset, scores)]
+    except Exception as error:  # a full disk, a broken font: the scores come first
+        failure = error
     if args.json:
         print(to_json(as_json(path, about, dataset, scores), indent=2))
         for sentence in drawn:
@@ -87,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         *lines, accuracy = text_lines(path, stored, dataset, scores)
         print("\n".join([*lines, *drawn, accuracy]))
+    if failure is not None:
+        raise failure
     return OK
 
 

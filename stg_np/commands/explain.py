@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from stg_np.backend import Array
     from stg_np.explain import Explanation
+    from stg_np.models.base import Model
 
 ABOUT = "draw what the gates and the memory did with a picture of your own"
 EPILOG = """\
@@ -38,6 +39,9 @@ examples:
   stg-np explain runs/cifar10-fast cat.jpg
   stg-np explain digits seven.png --invert --out seven-explained.png
 """
+
+MOST_PIXELS, MOST_PARTS = 1 << 16, 60
+"""What is drawn at most: pixels of a picture, as the network gets it, and layers, each of which is a row."""
 
 FINER = 8
 """The photograph is drawn with so many times the pixels that the network gets."""
@@ -69,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     about, now = stored
     if not can_explain(about.model):
         raise UsageError(f"{showable(path)} has no gates to explain ({about.model}): give the checkpoint of an STG")
+    refuse_vast(path, about.model, len(about.model.parts(now.params)))
     picture, frame = open_picture(Path(image)), framing(stored, args)
     seen = see(picture, about.model.input_shape, about.data.value_range, **frame).pixels
     x = normalise(seen[None], *about.data.scaling)
@@ -83,6 +88,20 @@ def run(args: argparse.Namespace) -> int:
     write_atomically(args.out, explanation_png(explained, shown, about.data.classes))
     print("\n".join([*text_lines(explained, about.data.classes), f"drawn: {showable(args.out)}"]))
     return OK
+
+
+def refuse_vast(path: Path, model: Model, parts: int) -> None:
+    """A drawing has its limits, whatever a network may have.
+
+    Raises:
+        UsageError: if the network sees larger pictures, or has more layers.
+    """
+    height, width = model.input_shape[:2]
+    if height * width > MOST_PIXELS or parts > MOST_PARTS:
+        raise UsageError(
+            f"{showable(path)} sees {height}×{width} pixels and has {parts} parts, and what is drawn has at most "
+            f"{MOST_PIXELS:,} pixels and {MOST_PARTS} rows: explain a smaller network"
+        )
 
 
 def photograph(picture: Image, shape: tuple[int, ...], frame: dict[str, Any], seen: Array) -> Array:

@@ -18,6 +18,9 @@ from stg_np.backend import Array
 from stg_np.inputs import check_choice, check_number, check_shape, check_sizes
 
 Padding: TypeAlias = Literal["reflect", "zero"]
+LARGEST_SIDE = 4096
+"""Of pictures, in pixels."""
+
 PADDINGS = get_args(Padding)
 """What comes in at the border of a picture that is moved: the picture mirrored at its outermost pixels, or zeros."""
 
@@ -100,6 +103,9 @@ class Variations:
     def __post_init__(self) -> None:
         check_choice("shift_padding", self.shift_padding, PADDINGS)
         check_sizes("sides", self.sides)
+        if max(self.sides, default=0) > LARGEST_SIDE:
+            raise ValueError(f"sides must be at most {LARGEST_SIDE:,}, got {self.sides!r:.60}")
+        check_number("rotate", self.rotate, least=0, most=180)
 
 
 def varied(
@@ -201,13 +207,15 @@ def random_shift(images: Array, rng: np.random.Generator, pixels: int, padding: 
     batch, height, width, channels = images.shape
     if pixels < 0 or (padding == "reflect" and pixels >= min(height, width)):
         raise ValueError(f"cannot shift pictures of {height}x{width} by {pixels} pixels with {padding} padding")
-    margin = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    above, left = min(pixels, height), min(pixels, width)  # whoever is moved further is out of sight
+    margin = ((0, 0), (above, above), (left, left), (0, 0))
     padded = np.pad(images, margin, mode="reflect" if padding == "reflect" else "constant")
     # every placement of the window on the padded picture, as a view; a row with its channels is one run of memory
-    rows = padded.reshape(batch, height + 2 * pixels, (width + 2 * pixels) * channels)
+    rows = padded.reshape(batch, height + 2 * above, (width + 2 * left) * channels)
     windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))[:, :, ::channels]
-    down, right = rng.integers(0, 2 * pixels + 1, (2, batch))
-    shifted: Array = windows[np.arange(batch), down, right].reshape(images.shape)
+    down, right = rng.integers(-pixels, pixels + 1, (2, batch))
+    places = down.clip(-above, above) + above, right.clip(-left, left) + left
+    shifted: Array = windows[np.arange(batch), *places].reshape(images.shape)
     return shifted
 
 

@@ -90,7 +90,7 @@ class ImageSTG:
         check_sizes("input_shape, (height, width, c),", self.input_shape, lengths=(3,))
         check_sizes("widths", self.widths, fewest=1)
         check_sizes("sweeping", self.sweeping)
-        positive, signed = ("head_scale", "norm_rate"), ("slope", "update_bias", "output_bias")
+        positive, signed = ("head_scale", "norm_rate"), ("slope", "input_bias", "update_bias", "output_bias")
         check_fields(self, ImageSTG, choices={"join": JOINS}, from_zero=("stem",), positive=positive, signed=signed)
         if self.window % 2 == 0:
             raise ValueError(f"the window needs a pixel in its middle, so an odd side, got {self.window}")

@@ -144,7 +144,7 @@ def refuse_endless(model: Any, room: int) -> None:
         value = getattr(model, field.name)
         if isinstance(value, tuple) and len(value) > MOST_LAYERS:
             raise ValueError(f"model.{field.name} has {len(value):,} entries: {MOST_LAYERS:,} are the limit")
-        most = MOST_LAYERS if field.name == "layers" else 10_000 + room // 64
+        most = MOST_LAYERS if field.name in ("layers", "depth") else 10_000 + room // 64
         if isinstance(value, int) and value > most:
             raise ValueError(f"model.{field.name} = {value:.2e} does not fit into a file of {room:,} bytes")
 

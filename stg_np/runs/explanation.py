@@ -29,6 +29,9 @@ SIGNS = dict(zip((*GATES, MEMORY), ("i ≡ 1", "u ≡ 1", "o ≡ 1", "m = u ⊙ 
 PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 """Behind a number that stands on a line."""
 
+FEW = 2_000
+"""Steps of a memory that are drawn as bars, each by itself."""
+
 LEAST_RANGE = 0.1
 """A map whose values differ by less is not stretched to all colours, or noise would look like a finding."""
 
@@ -247,8 +250,14 @@ def draw_track(page: Page, left: float, top: float, room: float, track: Track, g
     steps = np.arange(1, len(memory) + 1)
     width = 0.8 if len(steps) <= 40 else 1.0
     same_sign = track.carried * track.written > 0
-    axes.bar(steps, track.carried, width, color=COLOURS[MEMORY])
-    axes.bar(steps, track.written, width, np.where(same_sign, track.carried, 0), color=COLOURS[GATES[1]], alpha=0.75)
+    below = np.where(same_sign, track.carried, 0)
+    if len(steps) <= FEW:
+        axes.bar(steps, track.carried, width, color=COLOURS[MEMORY])
+        axes.bar(steps, track.written, width, below, color=COLOURS[GATES[1]], alpha=0.75)
+    else:  # one shape instead of thousands
+        area: dict[str, Any] = {"step": "mid", "linewidth": 0}
+        axes.fill_between(steps, 0, track.carried, color=COLOURS[MEMORY], **area)
+        axes.fill_between(steps, below, below + track.written, color=COLOURS[GATES[1]], alpha=0.75, **area)
     axes.plot(steps, memory, color=INK, linewidth=1, marker="o" if len(steps) <= 40 else "", markersize=2)
     axes.axhline(0, color=FAINT, linewidth=0.5)
     axes.set(xlim=(0.3, len(steps) + 0.7))

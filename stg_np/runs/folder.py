@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from stg_np.train import Record, TrainState
 LARGEST_CONFIG = 1 << 18
 LARGEST_METRICS = 1 << 27
 """Bytes that are read of these files."""
+LOCK = ".stg-np.lock"
+"""The file by which a training keeps others out: a name that nobody else's file has."""
 REPLACED = ".replaced"
 """Folders of this name, in the folder of a run, keep what ``--overwrite`` replaces until the new run has ended."""
 
@@ -72,7 +75,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder, and keep every other training out of it.
 
-        The operating system lets go of the lock when this process ends, in whatever way; the file ``.lock`` stays.
+        The operating system lets go of the lock when this process ends, in whatever way; the file
+        :data:`LOCK` stays.
 
         Raises:
             CheckpointError: if another training is going on here, or the folder cannot be made.
@@ -81,7 +85,7 @@ class RunFolder:
 
         with one_sentence(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
+            lock = FileLock(self.path / LOCK)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -182,7 +186,9 @@ class RunFolder:
 
     def replaced(self) -> list[RunFolder]:
         """What was set aside for this run, or for one before it that did not end."""
-        return sorted((RunFolder(path) for path in self.path.glob(f"{REPLACED}*")), key=lambda folder: folder.path)
+        ours = re.compile(rf"{re.escape(REPLACED)}(-\d+)?")  # not .replaced_but_wanted, which somebody else made
+        found = (path for path in self.path.glob(f"{REPLACED}*") if ours.fullmatch(path.name))
+        return sorted(map(RunFolder, found), key=lambda folder: folder.path)
 
     def discard_replaced(self) -> None:
         """Remove the runs that were set aside, now that this one has ended. What is no whole run of ours stays."""

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 DPI = 120
 
+MOST_NAMED = 60
+"""Classes whose names and counts are written: with a thousand, the picture of them would need gigabytes."""
+
+AS_IT_IS: dict[str, Any] = {"parse_math": False}
+"""Names of others may hold dollar signs, between which matplotlib would look for formulas."""
+
 
 def curves_png(metrics: Sequence[Mapping[str, Any]], title: str, label_smoothing: float = 0.0) -> bytes:
     """Loss (nats) and accuracy over the epochs; ``metrics`` are the lines of ``metrics.jsonl``.
@@ -30,7 +36,7 @@ def curves_png(metrics: Sequence[Mapping[str, Any]], title: str, label_smoothing
 
     epochs = [line for line in metrics if line["kind"] == "epoch"]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, **AS_IT_IS)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         smoothed = name == "loss" and label_smoothing > 0
         training = f"training (augmented{f', label smoothing {label_smoothing:g}' if smoothed else ''})"
@@ -49,23 +55,28 @@ def curves_png(metrics: Sequence[Mapping[str, Any]], title: str, label_smoothing
 
 
 def confusion_png(confusion: Array, classes: Sequence[str], title: str) -> bytes:
-    """The confusion matrix (C, C): counts in the cells, coloured by the share of the row's (true) class."""
+    """The confusion matrix (C, C): counts in the cells, coloured by the share of the row's (true) class.
+
+    Of more than :data:`MOST_NAMED` classes there are colours alone, in a picture that grows no more.
+    """
     from matplotlib.figure import Figure
 
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    side = 2.5 + 0.5 * len(classes)
+    readable = len(classes) <= MOST_NAMED
+    side = 2.5 + 0.5 * min(len(classes), MOST_NAMED)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class")
-    for (row, column), count in np.ndenumerate(confusion):
+    for (row, column), count in np.ndenumerate(confusion) if readable else ():
         if count:
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.set_yticks(ticks, classes)
-    axes.set(xlabel="class that the model says", ylabel="true class", title=title)
+    if readable:
+        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0, **AS_IT_IS)
+        axes.set_yticks(range(len(classes)), classes, **AS_IT_IS)
+    axes.set(xlabel="class that the model says", ylabel="true class")
+    axes.set_title(title, **AS_IT_IS)
     return png(figure)
 
 

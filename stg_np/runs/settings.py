@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from stg_np.data.augment import LARGEST_SIDE
 from stg_np.foreign import parse_toml, read_limited, showable
 from stg_np.models import MODELS
 from stg_np.models.base import Model
@@ -22,10 +23,6 @@ from stg_np.spelling import choose_from, did_you_mean
 from stg_np.train import TrainConfig
 
 Table = dict[str, Any]
-
-LARGEST_SIDE = 4096
-"""Of pictures, in pixels."""
-
 
 ELSEWHERE = {
     "preset": "--preset", "final": "--final", "device": "--device", "init_from": "--init-from", "data": "--data",

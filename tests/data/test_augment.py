@@ -109,6 +109,12 @@ def test_an_impossible_shift_is_refused(height: int, width: int, pixels: int) ->
 
 def test_a_shift_by_more_than_the_picture_is_possible_with_zeros() -> None:
     assert random_shift(np.ones((50, 2, 2, 1)), rng(0), 5, "zero").min() == 0
+    in_sight = random_shift(np.ones((4000, 2, 3, 1)), rng(0), 4, "zero").any((1, 2, 3)).mean()
+    assert abs(in_sight - 3 / 9 * 5 / 9) < 0.03  # 9 shifts each way: 3 leave a row, 5 a column
+
+
+def test_a_shift_needs_no_memory_for_what_is_out_of_sight() -> None:
+    assert not random_shift(np.ones((50, 2, 2, 1)), rng(0), 10**12, "zero").any()
 
 
 @given(batches, seeds, st.integers(0, 9))

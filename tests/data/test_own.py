@@ -261,7 +261,8 @@ def test_archives_that_are_none_are_one_sentence() -> None:
     ],
 )  # fmt: skip
 def test_what_stands_beside_the_arrays_is_checked(name: str, value: Any) -> None:
-    np.savez("mine.npz", x=X, y=Y, **{name: np.array(value)})
+    stored: dict[str, Any] = {name: np.array(value)}
+    np.savez("mine.npz", x=X, y=Y, **stored)
     assert f"{name} is " in one_sentence(lambda: load("mine.npz"))
 
 

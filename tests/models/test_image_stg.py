@@ -222,3 +222,10 @@ def test_a_learned_layer_without_a_norm() -> None:
         passes.append([y, dh, dW, db, dw])
     for plain, fast in zip(*passes):
         np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_a_gate_may_start_nearly_closed() -> None:
+    model = ImageSTG((4, 4, 1), 2, widths=(4,), depth=1, stem=0, input_bias=-3.0, update_bias=-2.0, output_bias=-1.0,
+                     sweeping=(), directions=1)  # fmt: skip
+    params, _ = model.init(np.random.default_rng(0))
+    assert params["stm1.b"].reshape(4, 4)[:, 0].tolist() == [-3, -2, -1, 0]

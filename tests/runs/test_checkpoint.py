@@ -152,6 +152,7 @@ def test_a_header_without_end_is_refused(tmp_path: Path) -> None:
         {"input_shape": [4096, 4096, 1], "view": "pixels", "width": 8},
         {"layers": 9_000},
         {"kind": "mlp", "widths": [1] * 9_000},
+        {"kind": "image-stg", "widths": [1], "window": 1, "stem": 0, "directions": 1, "sweeping": [], "depth": 9_000},
     ],
 )
 def test_a_small_file_cannot_ask_for_much_memory(stored: Path, change: dict[str, Any]) -> None:

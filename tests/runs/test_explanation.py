@@ -13,6 +13,7 @@ from PIL import Image
 from stg_np.explain import explain
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.mlp import MLP
+from stg_np.models.stg import STG
 from stg_np.runs import checkpoint
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.explanation import Shown, explanation_png
@@ -51,6 +52,24 @@ def test_an_image_network_is_drawn_whatever_it_sweeps() -> None:
     with Image.open(io.BytesIO(content)) as drawn:
         assert drawn.width > 1000
         assert drawn.height > 800
+
+
+def test_a_long_way_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stg_np.runs.explanation.FEW", 100)
+    model = STG((24, 24, 1), 2, view="pixels", width=2, layers=1)
+    params, state = model.init(np.random.default_rng(0))
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 24, 1), dtype=np.uint8)
+    seen = explain(model, params, state, (pixels / np.float32(255))[None])
+    assert explanation_png(seen, Shown(pixels, pixels, "a.png", str(model)), ("a", "b")).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("limit", ["MOST_PIXELS", "MOST_PARTS"])
+def test_no_network_can_ask_for_an_endless_drawing(
+    stg: Stg, stripes: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    checkpoint.save(Path("run.npz"), ABOUT, trained_state())
+    monkeypatch.setattr(f"stg_np.commands.explain.{limit}", 4)
+    assert stg("explain", "run.npz", stripes).refused("run.npz", "explain a smaller network")
 
 
 def test_what_cannot_be_explained_is_one_sentence(stg: Stg, stripes: Path) -> None:

@@ -87,6 +87,18 @@ def test_a_file_of_anybody_else_would_be_lost(tmp_path: Path, name: str) -> None
     assert (tmp_path / ".replaced" / name).read_text() == '{"mine": 1}'
 
 
+def test_what_others_have_under_similar_names_is_not_touched(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / ".lock").write_text("of another program")
+    RunFolder(tmp_path / ".replaced_by_hand").path.mkdir()
+    RunFolder(tmp_path / ".replaced_by_hand").begin(ABOUT, trained_state())
+    with folder.locked():
+        folder.begin(ABOUT, trained_state())
+        folder.discard_replaced()
+    assert (tmp_path / ".lock").read_text() == "of another program"
+    assert (tmp_path / ".replaced_by_hand" / "checkpoint.npz").exists()
+
+
 def test_a_link_to_nowhere_is_somebodys_file(tmp_path: Path) -> None:
     (tmp_path / "best.npz").symlink_to(tmp_path / "a disk that is not mounted")
     assert RunFolder(tmp_path).would_be_lost() == ["best.npz"]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stg_np.data import Dataset
 from stg_np.engine import Threads
+from stg_np.runs.archive import CheckpointError
 from stg_np.runs.gallery import SHOWN, Wrong, gallery_png, wrong_answers
 from stg_np.runs.scores import Scores, logits_of
 from stg_np.runs.sheet import ACROSS, CELL, MARGIN, is_sheet, sheet_png
@@ -89,6 +90,18 @@ def test_where_nothing_is_wrong_there_is_no_gallery(stg: Stg) -> None:
     result = stg("eval", "model.npz", "--gallery", "wrong.png")
     assert (result.code, Path("wrong.png").exists()) == (0, False)
     assert "no gallery: all 40 answers are right" in result.out.splitlines()
+
+
+def test_a_gallery_that_cannot_be_written_does_not_cost_the_scores(stg: Stg, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on(arrays("mine.npz", pictures(40, 1), pictures(30, 2)), "model.npz", steps=1)
+
+    def full(*_: object) -> None:
+        raise CheckpointError("cannot write wrong.png: no space left on device")
+
+    monkeypatch.setattr("stg_np.runs.archive.write_atomically", full)
+    result = stg("eval", "model.npz", "--gallery", "wrong.png")
+    assert (result.code, result.err) == (2, "stg-np: cannot write wrong.png: no space left on device\n")
+    assert result.out.splitlines()[-1].startswith("accuracy ")
 
 
 @pytest.mark.parametrize("option", [["eval", "model.npz", "--gallery"], ["predict", "model.npz", "cat.png", "--show"]])

@@ -73,6 +73,20 @@ def test_curves_name_label_smoothing() -> None:
     assert curves_png([epoch(1, 0.5)], "title") == plain != smoothed
 
 
+def test_names_are_no_formulas() -> None:
+    names = ("$a_$", "$\\frac{", "$")
+    assert opened(confusion_png(np.eye(3, dtype=int), names, "$\\frac{ of my $"))
+    assert opened(curves_png([epoch(1, 0.5)], "$\\frac{ of my $"))
+
+
+def test_a_thousand_classes_need_no_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stg_np.runs.plots.MOST_NAMED", 4)
+    few, many = (
+        opened(confusion_png(np.eye(count, dtype=int), list(map(str, range(count))), "title")) for count in (4, 1000)
+    )
+    assert many.size == few.size
+
+
 @pytest.mark.parametrize("classes", [2, 10])
 def test_confusion(classes: int) -> None:
     counts = np.diag(np.arange(classes)) * 100  # the first class has no pictures
