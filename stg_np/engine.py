@@ -64,8 +64,8 @@ thread needs to wake up and take it. At Python's own 5 milliseconds it would sle
 class Quiet:
     """BLAS on one thread and a short switch interval, in the whole process, as long as anybody is inside.
 
-    Contexts that overlap are counted: the first one in changes the settings and the last one out restores them, in
-    whatever order they end.
+    Those inside are counted: the first one in changes the settings and the last one out restores them, in whatever
+    order they leave.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,8 @@ class Quiet:
         self._inside = 0
         self._settings: tuple[Any, float]
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """One more is inside."""
         from threadpoolctl import threadpool_limits
 
         with self.lock:
@@ -83,7 +84,8 @@ class Quiet:
                 sys.setswitchinterval(min(interval, SWITCH_INTERVAL))
             self._inside += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def leave(self) -> None:
+        """One less is."""
         with self.lock:
             self._inside -= 1
             if self._inside == 0:
@@ -121,15 +123,13 @@ class Threads:
         self.count = count or available_cores()
         self.fast = fast
         self._entered = 0
-        self._process = 0  # in which the pool has its threads
+        self._process: int | None = None  # in which the pool has its threads
         self._own = Own()
 
     def __enter__(self) -> Self:
-        QUIET.__enter__()
+        QUIET.enter()
         with QUIET.lock:
             self._entered += 1
-            if self._entered == 1:
-                self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -137,17 +137,25 @@ class Threads:
             with QUIET.lock:
                 self._entered -= 1
                 last = self._entered == 0
-            if last and self._process == os.getpid():  # the threads of a parent process are not here
-                self._pool.shutdown(cancel_futures=True)
             if last:
-                self._own = Own()  # lets go of the memory of the thread that called
+                self._let_go()
         finally:
-            QUIET.__exit__(kind, error, at)
+            QUIET.leave()
 
-    def _start(self) -> None:
-        """A pool, which starts its threads as they are needed."""
-        self._pool = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="stg-np-worker")
-        self._process = os.getpid()
+    def _let_go(self) -> None:
+        """End the threads, and free the memory of the one that calls."""
+        if self._process == os.getpid():  # the threads of a parent process are not here
+            self._pool.shutdown(cancel_futures=True)
+        self._process = None
+        self._own = Own()
+
+    def _helpers(self) -> ThreadPoolExecutor:
+        """The threads beside the calling one, started as they are needed; of this process, if it has been forked."""
+        with QUIET.lock:
+            if self._process != os.getpid():
+                self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="stg-np-worker")
+                self._process = os.getpid()
+            return self._pool
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> list[ResultT]:
         """``[function(item) for item in items]``, on the threads; an exception of any of them is raised here.
@@ -161,8 +169,6 @@ class Threads:
         """
         if self._entered < 1:
             raise RuntimeError("this engine is not open: use it inside `with Threads() as engine:`")
-        if self._process != os.getpid():  # forked: the threads have stayed in the parent
-            self._start()
         waiting, results = deque(enumerate(items)), {}
         count = len(waiting)
         helpers = min(self.count, count) - 1
@@ -189,7 +195,7 @@ class Threads:
         others: list[Future[Any]] = []
         try:
             for _ in range(helpers):
-                others.append(self._pool.submit(copy_context().run, work_off_elsewhere))
+                others.append(self._helpers().submit(copy_context().run, work_off_elsewhere))
             work_off()
         finally:
             waiting.clear()  # Ctrl-C may have come anywhere

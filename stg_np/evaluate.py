@@ -123,18 +123,17 @@ def precision_per_class(confusion: Array) -> Array:
     0 for a class that is never said; NaN for one that is neither said nor there, which a macro mean leaves out.
     """
     check_confusion(confusion)
-    return _share_of(np.diag(confusion), confusion.sum(0), confusion)
+    return _share_of(np.diag(confusion), confusion.sum(0), confusion.sum(1))
 
 
 def f1_per_class(confusion: Array) -> Array:
     """(C,): 2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall; 0 and NaN as for precision."""
     check_confusion(confusion)
-    return _share_of(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1), confusion)
+    return _share_of(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1), confusion.sum(1))
 
 
-def _share_of(part: Array, whole: Array, confusion: Array) -> Array:
-    occurs = confusion.sum(0) + confusion.sum(1) > 0
-    share: Array = np.divide(part, whole, out=np.where(occurs, 0.0, np.nan), where=whole > 0)
+def _share_of(part: Array, whole: Array, pictures: Array) -> Array:
+    share: Array = np.divide(part, whole, out=np.where(pictures > 0, 0.0, np.nan), where=whole > 0)
     return share
 
 

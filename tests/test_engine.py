@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.data.augment import normalise
-from stg_np.engine import ENGINES, SWITCH_INTERVAL, Threads, added, available_cores
+from stg_np.engine import ENGINES, QUIET, SWITCH_INTERVAL, Quiet, Threads, added, available_cores
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.ops.losses import cross_entropy
 from stg_np.params import Entry, Layout, Params
@@ -245,13 +246,22 @@ def test_a_map_inside_a_map_has_other_memory_than_the_function_around() -> None:
 
 def test_an_exception_inside_both_maps_arrives_and_leaves_the_memory_in_order() -> None:
     def fail(_: int) -> None:
-        raise RuntimeError("innermost")
+        raise RuntimeError(f"innermost, with {engine.workspace}")
 
     with Threads(1) as engine:
         before = engine.workspace
         with pytest.raises(RuntimeError, match="innermost"):
             engine.map(lambda _: engine.map(fail, range(2)), range(2))
         assert engine.workspace is before
+
+
+def test_maps_inside_maps_start_no_more_threads_than_were_asked_for() -> None:
+    def helpers(_: int) -> int:
+        return sum(thread.name.startswith("stg-np-worker") for thread in threading.enumerate())
+
+    with Threads(2) as engine:
+        found = on_every_thread(lambda _: max(engine.map(helpers, range(3))), engine)
+    assert max(found) == 1
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
@@ -319,10 +329,65 @@ def test_two_engines_in_two_threads_leave_nothing_behind() -> None:
 def test_an_engine_that_is_entered_twice_is_open_until_it_is_left_twice() -> None:
     before = set(threading.enumerate()), sys.getswitchinterval()
     with Threads(2) as engine:
+
+        def threads_and_memory() -> tuple[set[threading.Thread], Workspace | None]:
+            return set(on_every_thread(lambda _: threading.current_thread(), engine)), engine.workspace
+
+        found = [threads_and_memory()]
         with engine:
-            assert engine.map(abs, [-1, -2]) == [1, 2]
-        assert engine.map(abs, [-1, -2]) == [1, 2]
+            found.append(threads_and_memory())
+        found.append(threads_and_memory())
+        assert found == [found[0]] * 3
     assert (set(threading.enumerate()), sys.getswitchinterval()) == before
+
+
+def test_settings_of_the_process_are_put_back_by_whoever_changed_them() -> None:
+    outside, quiet = sys.getswitchinterval(), Quiet()
+    quiet.enter()
+    inside = sys.getswitchinterval()
+    quiet.leave()
+    assert (inside, sys.getswitchinterval()) == pytest.approx((SWITCH_INTERVAL, outside))
+
+
+def test_who_comes_and_goes_is_counted_under_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that come in the same moment are too rare to wait for."""
+    taken = []
+
+    class Noting:
+        def __enter__(self) -> None:
+            taken.append(True)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(QUIET, "lock", Noting())
+    with Threads(2) as engine:
+        assert len(taken) == 2  # of the process's settings, and of the engine
+        engine.map(abs, range(2))
+        assert len(taken) == 3  # of its threads
+    assert len(taken) == 5
+
+
+def test_threads_stop_when_another_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, working = [], threading.Event()
+
+    def note(k: int) -> None:
+        begun.append(k)
+        working.set()
+        time.sleep(0.005)
+
+    only_one = iter([copy_context()])
+
+    def context() -> Context:
+        for one in only_one:
+            return one
+        working.wait(10)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("stg_np.engine.copy_context", context)
+    with Threads(3) as engine, pytest.raises(RuntimeError, match="can't start new thread"):
+        engine.map(note, range(200))
+    assert len(begun) < 100  # one or two, unless the machine is very busy
 
 
 @pytest.mark.parametrize("count", [1, 2])
