@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stg_np import tables
 from stg_np.bench import suite
-from stg_np.bench.cases import SIZES, Case, ConvCase, LayerCase, StepCase, from_json, to_json
+from stg_np.bench.cases import SIZES, Case, ConvCase, ImageCase, LayerCase, StepCase, from_json, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate
 from stg_np.bench.growth import FITTED, Point, cost, exponent
@@ -26,8 +26,10 @@ from stg_np.bench.ours import exact
 from stg_np.bench.remote import BenchError, Remote, alone, ended_by_sigterm, exact_results, prepared, results_of
 from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, build
 from stg_np.cli import main
+from stg_np.models.stg import STG
 
 LAYER, STEP, CONV = LayerCase(4, 5, 3, 2), StepCase("digits", 3), ConvCase(3, 6, 2, 5)
+IMAGE = ImageCase("digits-image", 50)  # shards of 48 and 2
 
 
 # --- the command ---------------------------------------------------------------------------------------------
@@ -37,17 +39,20 @@ def test_the_whole_command_writes_tables_numbers_and_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "--quick", "--workers", "2", "--peers", "columns", "--out", str(tmp_path)]) == 0
-    names = ["conv.json", "conv.md", "growth.json", "growth.md", "growth.png", "speed.json", "speed.md", "speed.png"]
+    names = ["conv.json", "conv.md", "growth.json", "growth.md", "growth.png", "image.json", "image.md",
+             "speed.json", "speed.md", "speed.png"]  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    texts = [(tmp_path / f"{name}.md").read_text("utf-8") for name in ("speed", "conv", "growth")]
+    texts = [(tmp_path / f"{name}.md").read_text("utf-8") for name in ("speed", "image", "conv", "growth")]
     assert capsys.readouterr().out == "\n".join(texts)
     assert all(f"NumPy {np.__version__}" in text and "`stg-np bench --workers 2" in text for text in texts)
     assert str(tmp_path) not in "".join(texts)
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
-    speed, conv = (json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("speed", "conv"))
-    for row in (*speed["layer"], *speed["step"], *conv["conv"]):
+    speed, image, conv = (
+        json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in ("speed", "image", "conv")
+    )
+    for row in (*speed["layer"], *speed["step"], *image["image"], *conv["conv"]):
         assert row["subjects"][OURS]["error"] < 1e-4
-    for row in (*speed["layer"], *speed["step"], *speed["workers"], *conv["conv"]):
+    for row in (*speed["layer"], *speed["step"], *speed["workers"], *image["image"], *conv["conv"]):
         for subject in row["subjects"].values():
             assert 0 < subject["seconds"]["min"] <= subject["seconds"]["median"] <= subject["seconds"]["max"]
     assert [list(row["subjects"]) for row in speed["workers"]] == 3 * [
@@ -132,9 +137,16 @@ def test_a_peer_computes_the_same(name: str, case: Case) -> None:
 )
 def test_pytorch_computes_the_same_network(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    model = replace(STEP.model(), width=8, **changes)
+    model = STEP.model()
+    assert isinstance(model, STG)
+    model = replace(model, width=8, **changes)
     monkeypatch.setattr(StepCase, "model", lambda case: model)
     assert error_of("torch-eager", STEP) < 1e-5
+
+
+def test_pytorch_computes_the_same_image_network() -> None:
+    pytest.importorskip("torch")
+    assert error_of("torch-eager", IMAGE) < 1e-4
 
 
 # --- processes that are asked --------------------------------------------------------------------------------
@@ -340,6 +352,6 @@ def test_milliseconds_have_three_digits(seconds: float, shown: str) -> None:
 
 
 def test_every_step_that_is_measured_is_one_that_the_peers_know() -> None:
-    for case in SIZES["step"]:
+    for case in (*SIZES["step"], *SIZES["image"]):
         assert isinstance(case, StepCase)
-        assert case.model().layers >= 2
+        assert case.model().layout().size > 1000

@@ -1,4 +1,4 @@
-"""What is timed: a layer, a training step of a preset, or a convolution; each draws its own random data.
+"""What is timed: a layer, a training step of a preset, a convolution; each draws its own random data.
 
 B batch, T steps, D input features, H memory width. The data follow from the seed alone, so processes that never
 exchange an array work on the same numbers.
@@ -14,6 +14,8 @@ import numpy as np
 
 from stg_np.backend import Array
 from stg_np.data import SOURCES
+from stg_np.models.base import Model
+from stg_np.models.image_stg import ImageSTG
 from stg_np.models.stg import STG
 from stg_np.ops.conv import ConvParams
 from stg_np.params import Params, State
@@ -80,13 +82,22 @@ class StepCase:
         """Of the loss."""
         return PRESETS[self.preset].config.label_smoothing
 
-    def model(self) -> STG:
+    @property
+    def groups(self) -> list[slice]:
+        """The shards, in their order."""
+        return [slice(start, start + self.group_size) for start in range(0, self.size, self.group_size)]
+
+    def model(self) -> STG | ImageSTG:
         """The preset's network; without dropout, whose draws no two libraries share."""
-        data = SOURCES[PRESETS[self.preset].data].INFO
-        model = PRESETS[self.preset].make_model(data.shape, len(data.classes))
+        model = self.network()
         if not isinstance(model, STG):
             raise TypeError(f"the peers know the network of STG presets only, and {self.preset} is of another kind")
         return replace(model, dropout=0.0)
+
+    def network(self) -> Model:
+        """As the preset has it."""
+        data = SOURCES[PRESETS[self.preset].data].INFO
+        return PRESETS[self.preset].make_model(data.shape, len(data.classes))
 
     def draw(self) -> tuple[Array, Array, Params, State]:
         """Pictures (B, height, width, c), labels (B,), parameters and state."""
@@ -95,6 +106,25 @@ class StepCase:
         params, state = model.init(rng)
         x = rng.standard_normal((self.size, *model.input_shape), np.float32)
         return x, rng.integers(0, model.classes, self.size), params, state
+
+
+@dataclass(frozen=True)
+class ImageCase(StepCase):
+    """The same of an image STG, whose batch statistics are those of each shard."""
+
+    kind: ClassVar[str] = "image"
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        return f"{self.preset}, {self.size} pictures in shards of {self.group_size}"
+
+    def model(self) -> ImageSTG:
+        """The preset's network."""
+        model = self.network()
+        if not isinstance(model, ImageSTG):
+            raise TypeError(f"the network of {self.preset} is no image STG")
+        return model
 
 
 @dataclass(frozen=True)
@@ -127,9 +157,7 @@ class ConvCase:
 
 
 Case: TypeAlias = LayerCase | StepCase | ConvCase
-KINDS: dict[str, type[LayerCase] | type[StepCase] | type[ConvCase]] = {
-    case.kind: case for case in (LayerCase, StepCase, ConvCase)
-}
+KINDS: dict[str, type[Case]] = {case.kind: case for case in (LayerCase, StepCase, ImageCase, ConvCase)}
 
 
 def to_json(case: Case) -> dict[str, Any]:
@@ -151,6 +179,7 @@ SIZES: dict[str, Sequence[Case]] = {
         LayerCase(64, 1024, 64, 64),
     ),
     "step": tuple(StepCase(name) for name in ("digits", "fashion-rows", "cifar10-rows", "cifar10-patches")),
+    "image": (ImageCase("cifar10-fast", 250),),
     "conv": (ConvCase(64, 32, 64, 64), ConvCase(64, 16, 128, 128), ConvCase(64, 8, 256, 256), ConvCase(64, 32, 3, 64)),
 }
 """What is measured, by kind."""
@@ -158,6 +187,7 @@ SIZES: dict[str, Sequence[Case]] = {
 QUICK_SIZES: dict[str, Sequence[Case]] = {
     "layer": (LayerCase(4, 8, 12, 16), LayerCase(4, 32, 3, 16)),
     "step": (StepCase("digits", 8),),
+    "image": (ImageCase("digits-image", 2),),
     "conv": (ConvCase(2, 16, 16, 16), ConvCase(2, 8, 3, 16)),
 }
 """Sizes that only show that everything runs."""

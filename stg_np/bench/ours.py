@@ -15,7 +15,7 @@ import numpy as np
 from stg_np.backend import Array
 from stg_np.bench.cases import Case, ConvCase, LayerCase, StepCase
 from stg_np.bench.subjects import Setup, Subject
-from stg_np.engine import Threads
+from stg_np.engine import Threads, added
 from stg_np.fast import choose
 from stg_np.fast import conv as fast_conv
 from stg_np.models.base import LossAndGrad, loss_and_grad
@@ -103,7 +103,6 @@ def step(case: StepCase, setup: Setup) -> Subject:
     """The groups of the preset on the workers, as a training step shares them out."""
     model, (x, labels, params, state) = case.model(), case.draw()
     loss = cross_entropy(case.label_smoothing)
-    groups = [slice(start, start + case.group_size) for start in range(0, case.size, case.group_size)]
     until = ExitStack()
     threads = threads_of(setup, until)
 
@@ -113,7 +112,7 @@ def step(case: StepCase, setup: Setup) -> Subject:
         )
 
     def run() -> LossAndGrad:
-        return threads.sum(group, groups)
+        return threads.sum(group, case.groups)
 
     return Subject(run, loss_and_gradients, until.close, loss_and_grad.__module__)
 
@@ -138,13 +137,17 @@ def exact(case: Case) -> dict[str, Array]:
 
 def exact_step(case: StepCase) -> dict[str, Array]:
     """Loss and gradients of a training step in float64."""
-    x, labels, params, state = case.draw()
+    model, (x, labels, params, state) = case.model(), case.draw()
     params = params.with_flat(params.flat.astype(np.float64))
+    state = {name: array.astype(np.float64) for name, array in state.items()}
     loss = cross_entropy(case.label_smoothing)
-    found = loss_and_grad(case.model(), params, state, x.astype(np.float64), labels, loss=loss, weight=1 / case.size)
-    return loss_and_gradients(found)
+    return loss_and_gradients(added([
+        loss_and_grad(model, params, state, x[rows].astype(np.float64), labels[rows], loss=loss, weight=1 / case.size)
+        for rows in case.groups
+    ]))  # fmt: skip
 
 
 def loss_and_gradients(found: LossAndGrad) -> dict[str, Array]:
-    """The results of a training step by name."""
-    return {"loss": np.asarray(found.loss)} | {name: found.grads[name] for name in found.grads}
+    """The loss, and the gradients of what is learned, by name."""
+    learned = (entry.name for entry in found.grads.layout.entries if entry.role != "frozen")
+    return {"loss": np.asarray(found.loss)} | {name: found.grads[name] for name in learned}

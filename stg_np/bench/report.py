@@ -23,6 +23,11 @@ LAYER = (
     "`layer_forward` and `layer_backward` of {timed}."
 )
 STEP = "Forward, loss and the gradients of all parameters; stg_np runs `loss_and_grad` of {timed}."
+IMAGE = (
+    "Forward, loss and the gradients of all parameters, without the update; stg_np runs `loss_and_grad` of {timed}, on "
+    "shards of the batch. PyTorch gets the same shards one after the other, in memory with the channels last, each on "
+    "all threads. The plain CNN has the same windows, with GELU in place of gates and memory."
+)
 CONV = (
     "3×3, zeros around the picture, channels last, with the gradients of input, kernel and bias. GFLOP/s are those of "
     "the definition: Winograd's way needs fewer multiplications and can be above a product of 1024×1024 matrices, "
@@ -52,6 +57,15 @@ def speed_text(report: Mapping[str, Any]) -> str:
         section("The floor", FLOOR, floor_table(layers)) if layers else "",
         section("Workers", peers_table(report.get("workers", ()))),
         section("On the GPU", cuda_text(report["cuda"])) if "cuda" in report else "",
+    )  # fmt: skip
+
+
+def image_text(report: Mapping[str, Any]) -> str:
+    """A training step of the image network beside the peers."""
+    rows = report["image"]
+    return document(
+        "A training step of the image network", report["command"], facts_list(report["machine"]), HOW,
+        IMAGE.format(timed=timed(rows)), peers_table(rows),
     )  # fmt: skip
 
 
@@ -232,6 +246,7 @@ def growth_png(report: Mapping[str, Any]) -> bytes:
 
 FILES = {
     "speed": ResultFile(("layer", "step", "workers", "cuda"), speed_text, speed_png),
+    "image": ResultFile(("image",), image_text),
     "conv": ResultFile(("conv",), conv_text),
     "growth": ResultFile(("growth",), growth_text, growth_png),
 }

@@ -56,12 +56,19 @@ class Entry(NamedTuple):
 
 
 SUBJECTS = {
-    OURS: Entry("stg_np", "numpy", {"layer": "ours:layer", "step": "ours:step", "conv": "ours:conv"}),
+    OURS: Entry(
+        "stg_np", "numpy", {"layer": "ours:layer", "step": "ours:step", "image": "ours:step", "conv": "ours:conv"}
+    ),
     "columns": Entry("stg_np by columns (im2col)", "numpy", {"conv": "ours:conv_by_columns"}),
     "torch-lstm": Entry("torch.nn.LSTM", "torch", {"layer": "with_torch:lstm"}, same=False),
     "torch-gru": Entry("torch.nn.GRU", "torch", {"layer": "with_torch:gru"}, same=False),
     "torch-eager": Entry(
-        "the same in eager PyTorch", "torch", {"layer": "with_torch:layer", "step": "with_torch:step"}
+        "the same in eager PyTorch",
+        "torch",
+        {"layer": "with_torch:layer", "step": "with_torch:step", "image": "with_torch_maps:step"},
+    ),
+    "torch-cnn": Entry(
+        "airbench94's plain CNN in eager PyTorch", "torch", {"image": "with_torch_maps:plain_cnn"}, same=False
     ),
     "torch-compile": Entry("the same in torch.compile", "torch", {"layer": "with_torch:compiled"}, unrolled=True),
     "torch-compile-16": Entry(

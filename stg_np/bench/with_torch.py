@@ -148,6 +148,7 @@ def step(case: StepCase, setup: Setup) -> Subject:
         NotImplementedError: for the recurrent form, which is not written here.
     """
     torch, model, (x, labels, params, _) = library(setup), case.model(), case.draw()
+    assert isinstance(model, STG)
     if model.recurrent:
         raise NotImplementedError("the recurrent form is not written in PyTorch here")
     weights = {name: torch.from_numpy(params[name].copy()).requires_grad_() for name in params}
