@@ -80,6 +80,8 @@ targets = {
     "fade": recurrence(lambda r, t: 0.9 * r + 0.1 * write[t] * z[t]),
     "hide": ask * recurrence(lambda r, t: 0.9 * r + 0.1 * z[t]),
 }
+assert set(targets["keep"][20:]) <= set(z[write == 1])  # nothing but marked values
+assert not targets["hide"][ask == 0].any()
 
 # %% [markdown]
 # ## Can the whole cell do them?
