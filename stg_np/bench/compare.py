@@ -18,18 +18,18 @@ class WrongResults(BenchError):
     """A subject does not compute what it should; the message says by how much."""
 
 
-def checked_error(got: Mapping[str, Array], exact: Mapping[str, Array]) -> float:
+def checked_error(got: Mapping[str, Array], exact: Mapping[str, Array], tolerance: float = TOLERANCE) -> float:
     """The largest difference from the exact results, of any array, as a part of the largest entry there.
 
     Raises:
-        WrongResults: if it is above :data:`TOLERANCE` or not a number, or the arrays differ in name or shape.
+        WrongResults: if it is above ``tolerance`` or not a number, or the arrays differ in name or shape.
     """
     shapes = [{name: array.shape for name, array in arrays.items()} for arrays in (got, exact)]
     if shapes[0] != shapes[1]:
         raise WrongResults(f"its results have the shapes {shapes[0]} instead of {shapes[1]}")
     errors = {name: float(np.abs(got[name] - exact[name]).max() / np.abs(exact[name]).max()) for name in exact}
     for name, error in errors.items():
-        if not error <= TOLERANCE:
+        if not error <= tolerance:
             raise WrongResults(f"its {name} is wrong by {error:.1e} of the largest entry")
     return max(errors.values())
 
