@@ -32,7 +32,6 @@ from stg_np.models.image_stg import ImageSTG
 from stg_np.models.lstm import LSTM
 from stg_np.models.mlp import MLP
 from stg_np.models.rnn import RNN
-from stg_np.models.stack import POOLS
 from stg_np.models.steps import VIEWS
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
@@ -54,7 +53,15 @@ from stg_np.ops.losses import (
     squared_error_forward,
 )
 from stg_np.ops.norm import rms_norm_backward, rms_norm_forward
-from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
+from stg_np.ops.pool import (
+    POOLS,
+    last_pool_backward,
+    last_pool_forward,
+    mean_pool_backward,
+    mean_pool_forward,
+    no_pool_backward,
+    no_pool_forward,
+)
 from stg_np.ops.pool2d import (
     average_pool2d_backward,
     average_pool2d_forward,
@@ -63,6 +70,7 @@ from stg_np.ops.pool2d import (
     max_pool2d_backward,
     max_pool2d_forward,
 )
+from stg_np.ops.step_losses import step_cross_entropy_backward, step_cross_entropy_forward
 from stg_np.ops.views import patches_backward, patches_forward
 from stg_np.params import Params, State
 from stg_np.workspace import Workspace
@@ -119,6 +127,8 @@ def losses(rng: np.random.Generator) -> Iterator[Pair]:
         yield Pair(f"cross_entropy, smoothing {smoothing}", forward, cross_entropy_backward, inputs)
     inputs = {"outputs": rng.standard_normal((B, C)), "targets": rng.standard_normal((B, C))}
     yield Pair("squared_error", squared_error_forward, squared_error_gradients, inputs)
+    inputs = {"logits": rng.standard_normal((B, 4, C)), "labels": rng.integers(0, C, (B, 4))}
+    yield Pair("step_cross_entropy", step_cross_entropy_forward, step_cross_entropy_backward, inputs)
 
 
 def ops(rng: np.random.Generator) -> Iterator[Pair]:
@@ -128,6 +138,7 @@ def ops(rng: np.random.Generator) -> Iterator[Pair]:
     params = LinearParams(rng.standard_normal((D, C)), rng.standard_normal(C))
     yield Pair("linear", *with_params(linear_forward, linear_backward), {"x": x, "params": params})
     yield Pair("rms_norm", rms_norm_forward, rms_norm_backward, {"x": x})
+    yield Pair("no_pool", no_pool_forward, no_pool_backward, {"x": x})
     yield Pair("mean_pool", mean_pool_forward, mean_pool_backward, {"x": x})
     for width in (D, D // 2):
         last_pool = partial(last_pool_forward, right_width=width)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stg_np.models import MODELS
 from stg_np.models.base import Model
-from stg_np.optim import SGD, ByRole, Muon, with_learning_rate
+from stg_np.optim import SGD, AdamW, ByRole, Muon, with_learning_rate
 from stg_np.train import TrainConfig
 
 
@@ -49,6 +49,29 @@ FAST_RECIPE = TrainConfig(
     label_smoothing=0.2, clip_norm=1e6, flip=True, flip_in_turn=True, shift=2,
 )  # fmt: skip
 """Large batches, high rates, few epochs."""
+
+
+ONE_WAY = {"width": 32, "layers": 2, "bidirectional": False, "pool": "last"}
+"""Strictly from left to right: one direction, and the head sees what the last step gives."""
+
+
+def adding(steps: int, epochs: int, batch_size: int = 32) -> Preset:
+    """The adding problem; each epoch has other 1,000 sequences."""
+    config = TrainConfig(
+        epochs=epochs, batch_size=batch_size, group_size=batch_size // 2, optimizer=AdamW(0.01), warmup=0.05,
+        label_smoothing=0.0,
+    )  # fmt: skip
+    about = f"the sum of the two numbers that are marked among {steps} steps; drawn afresh"
+    return Preset(f"adding-{steps}", about, ONE_WAY, config)
+
+
+def copying(delay: int, epochs: int) -> Preset:
+    """Copy memory; each epoch has other 1,000 sequences, and the head answers at every step."""
+    config = TrainConfig(
+        epochs=epochs, batch_size=32, group_size=16, optimizer=AdamW(0.005), warmup=0.05, label_smoothing=0.0
+    )
+    about = f"ten symbols, to be repeated after a delay, in {delay + 20} steps; drawn afresh"
+    return Preset(f"copy-{delay}", about, ONE_WAY | {"width": 128, "layers": 3, "pool": "none"}, config)
 
 
 PRESETS = {
@@ -124,6 +147,12 @@ PRESETS = {
         {"view": "rows", "width": 128, "layers": 3},
         TrainConfig(epochs=30, batch_size=32, group_size=16, optimizer=at(0.01), shift=1),
     ),
+    "adding-200": adding(200, epochs=40),
+    "adding-600": adding(600, epochs=80),
+    "adding-2000": adding(2000, epochs=80),
+    "adding-5000": adding(5000, epochs=80),
+    "copy-100": copying(100, epochs=100),
+    "copy-1000": copying(1000, epochs=100),
 }
 
 DEFAULT_PRESET = {"digits": "digits", "fashion-mnist": "fashion-rows", "cifar10": "cifar10-patches"}

@@ -79,6 +79,7 @@ class Run:
     scaling: Scaling
     device: str = "cpu"
     loss: Loss | None = None  # None: cross-entropy, with the label smoothing of the config
+    fresh: Callable[[np.random.Generator, int], tuple[Array, Array]] | None = None  # draws others for every batch
 
     def __post_init__(self) -> None:
         check_scaling(*self.scaling, self.model.input_shape[-1])
@@ -169,8 +170,8 @@ def batch_gradient(run: Run, now: TrainState, batch: Array, engine: Engine) -> L
     def group_gradient(number: int) -> LossAndGrad:
         rng = stream(run, "group", now.step, number)
         own, epoch = groups[number], now.step // run.steps_per_epoch
-        x = prepare(run, run.train.images[own], rng, numbers=own, epoch=epoch)
-        targets = to_device(run.train.labels[own], run.device)
+        images, labels = run.fresh(rng, len(own)) if run.fresh else (part[own] for part in run.train)
+        x, targets = prepare(run, images, rng, numbers=own, epoch=epoch), to_device(labels, run.device)
         return loss_and_grad(
             run.model, now.params, now.state, x, targets,
             loss=loss, weight=1 / len(batch), rng=rng, work=engine.workspace,

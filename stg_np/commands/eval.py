@@ -17,6 +17,7 @@ from stg_np.commands.options import (
     add_device,
     add_json,
     add_workers,
+    refuse_other_input,
     refuse_sheet,
 )
 from stg_np.data import Dataset
@@ -27,7 +28,7 @@ from stg_np.runs.checkpoint import Stored
 from stg_np.runs.chosen import chosen_state
 from stg_np.runs.description import About
 from stg_np.runs.experiment import data_of
-from stg_np.runs.scores import Scores, score
+from stg_np.runs.scores import Scores, quoted, score
 from stg_np.streams import complain
 from stg_np.strict_json import to_json
 from stg_np.summary import aligned
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if args.gallery is not None:
         refuse_sheet(args.gallery, "--gallery")
     path, stored = chosen_state(args.checkpoint, device)
+    if args.gallery is not None:
+        refuse_other_input(path, stored)
     about = stored.about
     dataset = data_of(about, args.data, args.data_dir)
     complain_of_damaged(dataset.damaged)
@@ -116,8 +119,7 @@ def draw_gallery(target: Path, dataset: Dataset, scores: Scores) -> str:
 
 def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[str, Any]:
     """Everything as plain values; what does not exist is null."""
-    recall, precision, f1, one_vs_rest = (measure(scores.confusion) for measure in MEASURES.values())
-    return {
+    common = {
         "checkpoint": str(path),
         "data": dataset.label,
         "fingerprint": dataset.fingerprint,
@@ -127,6 +129,11 @@ def as_json(path: Any, about: About, dataset: Dataset, scores: Scores) -> dict[s
         "pictures": scores.pictures,
         "loss": scores.loss,
         "accuracy": scores.accuracy,
+    }
+    if scores.confusion is None:
+        return common
+    recall, precision, f1, one_vs_rest = (measure(scores.confusion) for measure in MEASURES.values())
+    return common | {
         "accuracy_mirror": scores.accuracy_mirror,
         "accuracy_averaged": scores.accuracy_averaged,
         "classes": list(dataset.classes),
@@ -151,6 +158,8 @@ def text_lines(path: Any, stored: Stored, dataset: Dataset, scores: Scores) -> l
             f"note: these are not the bytes that it learned from (fingerprint {dataset.fingerprint} here, "
             f"{about.data.fingerprint} there)"
         )
+    if scores.confusion is None:
+        return [*lines, quoted(dataset, scores)]
     lines += ["", *class_table(dataset.classes, scores.confusion)]
     lines += ["", "confusion matrix (row: the true class; column: the class that the model says)"]
     header = ("", *(name[:5] for name in dataset.classes))

@@ -28,6 +28,7 @@ class Progress:
         self.run, self.first_step, self.clock = run, first_step, clock
         self.pictures = min(run.config.batch_size, len(run.train.labels))  # of one step
         self.steps = run.config.epochs * run.steps_per_epoch
+        self.digits = ".3f" if run.loss is None else ".3g"  # another loss than a classifier's may be any small number
 
     def __enter__(self) -> Self:
         from tqdm import tqdm
@@ -66,10 +67,10 @@ class Progress:
     def draw(self, record: Record) -> None:
         """Move the bar; after an epoch leave a line above it."""
         self.bar.set_description_str(self.epoch(record), refresh=False)
-        self.bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
+        self.bar.set_postfix_str(f"loss {record.loss:{self.digits}}", refresh=False)
         self.bar.update(record.step * self.pictures - self.bar.n)
         if record.kind == "epoch":
-            self.bar.write(f"{self.epoch(record)}: {figures(record)}", file=sys.stderr)
+            self.bar.write(f"{self.epoch(record)}: {figures(record, self.digits)}", file=sys.stderr)
 
     def log(self, record: Record) -> None:
         """A line after an epoch, and within one if nothing was said for a while."""
@@ -81,15 +82,15 @@ class Progress:
         where = self.epoch(record)
         if record.kind != "epoch":
             where += f", step {record.step:,}/{self.steps:,}"
-        streams.note(f"{where}: {figures(record)}, {left:.0f} s left")
+        streams.note(f"{where}: {figures(record, self.digits)}, {left:.0f} s left")
 
     def epoch(self, record: Record) -> str:
         """``epoch 3/40``."""
         return f"epoch {record.epoch}/{self.run.config.epochs}"
 
 
-def figures(record: Record) -> str:
-    """What a record says, but for the time."""
+def figures(record: Record, digits: str = ".3f") -> str:
+    """What a record says, but for the time; ``digits``: of the loss."""
     validation = "" if record.validation_accuracy is None else f", validation {record.validation_accuracy:.4f}"
     speed = f"{record.images_per_second:,.0f} images/s"
-    return f"loss {record.loss:.3f}, accuracy {record.accuracy:.4f}{validation}, {speed}"
+    return f"loss {record.loss:{digits}}, accuracy {record.accuracy:.4f}{validation}, {speed}"

@@ -27,7 +27,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The layers of a preset's model, or of a checkpoint's."""
-    from stg_np.data import SOURCES
+    from stg_np.data import source
     from stg_np.presets import PRESETS
     from stg_np.summary import summary_text
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         print(summary_text(about.model, now.params))
         return OK
     name = args.preset or "digits"
-    info = SOURCES[PRESETS[name].data].INFO
+    info = source(PRESETS[name].data).INFO
     model = PRESETS[name].make_model(info.shape, len(info.classes))
     print(f"preset {name} on {info.name}: {PRESETS[name].about}")
     print(summary_text(model, model.init(np.random.default_rng(0))[0]))

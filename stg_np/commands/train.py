@@ -31,7 +31,7 @@ from stg_np.runs.experiment import (
     make_run,
     resume_run,
 )
-from stg_np.runs.scores import Scores
+from stg_np.runs.scores import Scores, quoted
 from stg_np.runs.settings import parse_settings
 from stg_np.streams import complain, note, say
 
@@ -251,9 +251,9 @@ def heading(experiment: Experiment, engine: Engine) -> str:
     """What is about to be trained on what."""
     run, dataset, start = experiment.run, experiment.dataset, experiment.start
     held_out = f"{len(run.validation.labels):,} held out" if run.validation else "none held out (--final)"
+    per_epoch = "pictures to train on" if dataset.task is None else "sequences an epoch, each drawn afresh"
     lines = [
-        f"{dataset.label}: {len(run.train.labels):,} pictures to train on, {held_out}, "
-        f"{len(dataset.test_labels):,} to test",
+        f"{dataset.label}: {len(run.train.labels):,} {per_epoch}, {held_out}, {len(dataset.test_labels):,} to test",
         f"preset {experiment.about.preset}: {start.params.flat.size:,} parameters, {run.config.epochs} epochs of "
         f"{run.steps_per_epoch} steps, seed {run.config.seed}, device {run.device}, workers: {engine.count}",
     ]
@@ -281,6 +281,12 @@ def closing_lines(experiment: Experiment, tested: Stored, scores: Scores) -> lis
     validation = experiment.validation_accuracy(tested.now)
     held_out = "" if validation is None else f", validation accuracy {validation:.4f}"
     epoch = experiment.epoch_of(tested.now)
+    if scores.confusion is None:
+        return [
+            f"files in {folder.path}: {', '.join(folder.names())}",
+            f"tested {tested_file.name} (epoch {epoch}{held_out}) on {dataset.label}, {scores.pictures:,} sequences",
+            f"test {quoted(dataset, scores)}",
+        ]
     lines = [
         f"files in {folder.path}: {', '.join(folder.names())}",
         f"try it on a picture: stg-np predict {shlex.quote(str(tested_file))} PICTURE.png",

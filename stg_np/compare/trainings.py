@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial, reduce
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import stg_np
 from stg_np.compare.plan import Comparison, ComparisonError, Entry
@@ -23,7 +23,7 @@ from stg_np.presets import PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.description import About, DataFacts
-from stg_np.runs.experiment import examples, first_state
+from stg_np.runs.experiment import examples, first_state, of_task
 from stg_np.runs.settings import laid_over, model_of, of_preset, training_of
 from stg_np.strict_json import to_json
 from stg_np.train import Examples, Record, Run, TrainState, fit, prepare
@@ -69,11 +69,12 @@ class Told(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What all entries learn from and are measured on with one seed."""
+    """What all entries learn from and are measured on with one seed; and what a run has of the data's own task."""
 
     train: Examples
     measured: Examples
     facts: DataFacts
+    task: Mapping[str, Any]
 
 
 def pictures_for(comparison: Comparison, seed: int, dataset: Dataset) -> Pictures:
@@ -81,7 +82,7 @@ def pictures_for(comparison: Comparison, seed: int, dataset: Dataset) -> Picture
     train, held_out, facts = examples(dataset, seed, comparison.on == "test", None)
     if held_out is None:
         held_out = Examples(dataset.test_images, dataset.test_labels)
-    return Pictures(fewer(train, comparison.pictures, seed), held_out, facts)
+    return Pictures(fewer(train, comparison.pictures, seed), held_out, facts, of_task(dataset))
 
 
 def described(comparison: Comparison, entry: Entry, seed: int, pictures: Pictures) -> tuple[Run, About]:
@@ -90,7 +91,7 @@ def described(comparison: Comparison, entry: Entry, seed: int, pictures: Picture
     Raises:
         ComparisonError: if its changes do not fit the preset, or the preset the data.
     """
-    train, measured, facts = pictures
+    train, measured, facts, task = pictures
     preset, shape = comparison.preset_of(entry), train.images.shape[1:]
     try:
         table = reduce(laid_over, comparison.changes_of(entry), of_preset(PRESETS[preset]))
@@ -99,7 +100,7 @@ def described(comparison: Comparison, entry: Entry, seed: int, pictures: Picture
         raise ComparisonError(f"{showable(entry.name, 60)!r} cannot be made: {showable(error)}") from None
     config = replace(config, seed=seed, flip=config.flip and facts.flip)
     about = About(stg_np.__version__, preset, comparison.on == "test", "cpu", facts, model, config)
-    return Run(model, config, train, measured, facts.scaling), about
+    return Run(model, config, train, measured, facts.scaling, **task), about
 
 
 def fewer(examples: Examples, count: int, seed: int) -> Examples:
@@ -213,7 +214,7 @@ def measured(job: Job, now: TrainState, engine: Engine) -> Result:
     model, seen = job.run.model, job.run.validation
     assert seen is not None  # there are always pictures to measure on
     logits = predict_logits(model, now.params, now.state, seen.images, engine, partial(prepare, job.run))
-    loss, share = accuracy(logits, seen.labels)
+    loss, share = accuracy(logits, seen.labels, job.run.loss)
     multiply_adds = sum(part.multiply_adds for part in model.parts(now.params))
     return Result(
         job.entry.name, job.seed, job.what, share, loss, None, None, None, now.params.flat.size, multiply_adds

@@ -17,6 +17,7 @@ from stg_np.data import arrays, cifar10, digits, fashion_mnist, folder
 from stg_np.data.augment import validation_split
 from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, one_sentence
 from stg_np.data.download import data_home
+from stg_np.data.sequences import sequences
 from stg_np.spelling import choose_from
 
 __all__ = [
@@ -60,7 +61,10 @@ class Source(Protocol):
 
 
 SOURCES: dict[str, Source] = {"digits": digits, "fashion-mnist": fashion_mnist, "cifar10": cifar10}
-"""The data sets by name. A new one is a module like those, and a word here."""
+"""The data sets by name. A new one is a module like those, and a word here.
+
+Besides, :mod:`stg_np.data.sequences` knows ``adding-600``, ``copy-100`` and their like, with any number.
+"""
 
 
 def source(name: str) -> Source:
@@ -69,11 +73,12 @@ def source(name: str) -> Source:
     Raises:
         DataError: if there is none of that name.
     """
-    if name not in SOURCES:
+    found: Source | None = SOURCES[name] if name in SOURCES else sequences(name)
+    if found is None:
         raise DataError(
             f"there is no data set {name!r}: {choose_from(name, SOURCES)}, or a folder or .npz file of your own"
         )
-    return SOURCES[name]
+    return found
 
 
 class OwnSource(Protocol):
@@ -111,7 +116,7 @@ class DatasetRow(NamedTuple):
     """One line of :func:`list_datasets`; ``where`` is None where the data are not on this machine."""
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     train_size: int
     test_size: int
     where: str | None
@@ -230,7 +235,7 @@ def _row(info: DatasetInfo, where: str | None) -> DatasetRow:
 def _find_or_say_how(name: str) -> Path:
     found = find(name)
     if found is None:
-        info = SOURCES[name].INFO
+        info = source(name).INFO
         raise DataError(
             f"{info.title} is not in {data_home()}: download it with `stg-np data fetch {name}` "
             f"({info.download_mb} MB), or say where it lies with --data-dir"

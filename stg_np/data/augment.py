@@ -54,11 +54,13 @@ def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Arr
 
 
 def normalise(images: Array, mean: Array, std: Array, value_range: int | None, dtype: DTypeLike = np.float32) -> Array:
-    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape.
+    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape. Sequences (B, T, c), too.
 
     Raises:
         ValueError: if there is not a mean for each channel, or the pictures are not (B, height, width, c).
     """
+    if images.ndim == 3 and images.shape[-1] == np.size(mean):
+        return normalise(images[:, None], mean, std, value_range, dtype)[:, 0]  # one row of pixels
     check_shape("pictures", images, "B", "height", "width", np.size(mean))
     batch, height, width, channels = images.shape
     # a whole row of pixels against a row of constants: three channels alone are too short an inner loop

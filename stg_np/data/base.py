@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stg_np.data.task import Task
 from stg_np.foreign import open_regular, refuse_unshowable
 
 Images = NDArray[np.uint8]
@@ -50,7 +51,7 @@ class DatasetInfo:
     name: str
     title: str
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     train_size: int
     test_size: int
     flip: bool
@@ -76,6 +77,7 @@ class Dataset:
         files: one :class:`FileCheck` for each part.
         own: whether these are data of the user's own, of which nobody publishes official files.
         damaged: a sentence about each picture that could not be read, and was left out.
+        task: what is learned where the examples are no pictures of classes: sequences (N, T, D), and their targets.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Dataset:
     files: tuple[FileCheck, ...] = ()
     own: bool = False
     damaged: tuple[str, ...] = ()
+    task: Task | None = None
 
     @classmethod
     def from_arrays(
@@ -165,10 +168,9 @@ class Dataset:
         return f"{name} ({remarks})" if remarks else name
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one picture."""
-        height, width, channels = self.train_images.shape[1:]
-        return height, width, channels
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels of one picture; steps and features of one sequence."""
+        return self.train_images.shape[1:]
 
 
 def check_file(name: str, content: NDArray[np.uint8], official_sha256: str) -> FileCheck:

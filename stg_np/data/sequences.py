@@ -1,11 +1,22 @@
-"""Two synthetic tasks that only a memory can solve; sequences ``(B, T, D)``, drawn afresh for each batch."""
+"""Two synthetic tasks that only a memory can solve; sequences ``(B, T, D)``, drawn afresh for each batch.
+
+As data sets they are called ``adding-600`` and ``copy-1000``, by their steps or their delay: any number will do.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from stg_np.backend import Array
+from stg_np.data.base import DataError, Dataset, DatasetInfo, FileCheck, check_file, fingerprint
+from stg_np.data.task import Task
+from stg_np.ops.losses import SQUARED_ERROR, TOLERANCE
+from stg_np.ops.step_losses import step_cross_entropy
 
 COPY_SYMBOLS = 10
 """The copying task's alphabet: 0 is the blank, 1 … 8 are to be remembered, 9 means "now recall"."""
@@ -63,3 +74,92 @@ def copy_memory(
     target = np.zeros((batch, steps), np.int64)
     target[:, -COPY_LENGTH:] = remembered
     return np.eye(COPY_SYMBOLS, dtype=dtype)[symbols], target
+
+
+# --- as data sets -------------------------------------------------------------------------------------------
+
+EPOCH = 1000
+"""Sequences of an "epoch", and as many for the test. Each batch is drawn afresh, so none is ever seen twice."""
+
+HELD_OUT = 200
+"""Sequences by which the best state is chosen."""
+
+LONGEST = 100_000
+"""Steps, or delay."""
+
+
+def adding_task(steps: int) -> Task:
+    """The adding problem: one output, the sum."""
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+        x, target = adding_problem(rng, count, steps)
+        return x, target[:, None]  # (B, 1)
+
+    return Task(draw, SQUARED_ERROR, "mean squared error", f"within {TOLERANCE} of the sum", 1 / 6, scale=2)
+
+
+def copy_task(delay: int) -> Task:
+    """The copying task: the ten symbols at the last ten steps, blanks before."""
+    untrained = COPY_LENGTH * log(COPY_SYMBOLS - 2) / (delay + 2 * COPY_LENGTH)
+    return Task(
+        lambda rng, count: copy_memory(rng, count, delay),
+        step_cross_entropy(blank=0), "cross-entropy per step", "of the symbols right", untrained,
+    )  # fmt: skip
+
+
+@dataclass
+class Sequences:
+    """A task as a data set: see :class:`stg_np.data.Source`."""
+
+    INFO: DatasetInfo
+    task: Task
+    SYSTEM_FOLDERS: tuple[Path, ...] = (Path(__file__).parent,)
+
+    def fetch(self, folder: Path) -> Path:
+        """Nothing needs to be downloaded: what draws the sequences."""
+        return Path(__file__)
+
+    def locate(self, path: Path) -> Path | None:
+        """This file, where ``path`` is its folder; it is looked for nowhere else."""
+        return Path(__file__) if path in self.SYSTEM_FOLDERS else None
+
+    def load(self, path: Path) -> Dataset:
+        """Draw the sequences of an epoch, of which the last are for validation, and those of the test.
+
+        Raises:
+            DataError: if ``path`` is another file.
+        """
+        info = self.INFO
+        if path != Path(__file__):
+            raise DataError(f"{info.name} is drawn by the package and read from no folder: leave the data folder out")
+        (x, y), (x_test, y_test) = (self.task.draw(np.random.default_rng([8, part]), EPOCH) for part in range(2))
+        content = np.concatenate([np.ascontiguousarray(array).view(np.uint8).reshape(-1) for array in (x_test, y_test)])
+        digest = check_file("test", content, "").sha256
+        files = (FileCheck("test", digest, official=True),)
+        return Dataset(
+            info.name, info.classes, x, y, x_test, y_test, fingerprint(files), True, info.flip,
+            value_range=info.value_range, source=str(path), files=files, task=self.task,
+        )  # fmt: skip
+
+
+def sequences(name: str) -> Sequences | None:
+    """The data set of a name like ``adding-600`` or ``copy-1000``; None if it is none.
+
+    Raises:
+        DataError: if the number is too small, or larger than anybody's patience.
+    """
+    kind, _, number = name.rpartition("-")
+    if kind not in ("adding", "copy") or not number.isdecimal():
+        return None
+    size, least = int(number[:9]), 2 if kind == "adding" else 1
+    if not least <= size <= LONGEST:
+        raise DataError(f"{name}: the number must be from {least} to {LONGEST:,}")
+    if kind == "adding":
+        task, title, shape, classes = adding_task(size), f"Adding problem, {size:,} steps", (size, 2), ("sum",)
+    else:
+        task, title = copy_task(size), f"Copy memory, a delay of {size:,} steps"
+        shape, classes = (size + 2 * COPY_LENGTH, COPY_SYMBOLS), ("blank", *"12345678", "recall")
+    info = DatasetInfo(
+        name, title, classes, shape, EPOCH, EPOCH, flip=False, licence="drawn by the package", value_range=1
+    )
+    return Sequences(info, task)

@@ -22,11 +22,9 @@ from stg_np.models.base import Part, check_input
 from stg_np.models.steps import InSteps
 from stg_np.ops.linear import LinearCache, LinearParams, linear_backward, linear_forward
 from stg_np.ops.norm import RMSNormCache, rms_norm_backward, rms_norm_forward
-from stg_np.ops.pool import last_pool_backward, last_pool_forward, mean_pool_backward, mean_pool_forward
+from stg_np.ops.pool import POOLS, pool_pair
 from stg_np.params import Entry, Layout, Params, State, named
 from stg_np.workspace import Workspace
-
-POOLS = ("mean", "last")
 
 
 class StackCache(NamedTuple):
@@ -44,7 +42,7 @@ class Stack(InSteps, ABC):
     """Recurrent layers and a head; what is abstract says which cell walks.
 
     Attributes:
-        pool: ``mean`` of all steps, or the ``last`` step of each direction.
+        pool: ``mean`` of all steps, the ``last`` step of each direction, or ``none``: logits (B, T, C) of every step.
         cell_params: the named tuple of one walk's parameters.
         memory_products: multiplications per memory cell and step, besides those of the matrices.
 
@@ -120,7 +118,7 @@ class Stack(InSteps, ABC):
             work: None: the plain path. A workspace: the fast path, whose cache is good until the next forward in it.
 
         Returns:
-            logits (B, C), the cache, and the state (unchanged).
+            logits (B, C), or (B, T, C) without pooling; the cache; and the state (unchanged).
 
         Raises:
             ValueError, TypeError: see :func:`~stg_np.models.base.check_input`.
@@ -134,7 +132,7 @@ class Stack(InSteps, ABC):
             h, cache = forward(h, self.groups(params, layer), self.spec(layer), rng=rng if train else None)
             caches.append(cache)
         h, norm = rms_norm_forward(h)  # (B, T, width)
-        pooled, pool = mean_pool_forward(h) if self.pool == "mean" else last_pool_forward(h, self.memory_width)
+        pooled, pool = pool_pair(self.pool, self.memory_width)[0](h)
         logits, head = linear_forward(pooled, params.group("head", LinearParams))  # (B, width) -> (B, C)
         return logits, StackCache(caches, norm, pool, head, work is not None), state
 
@@ -150,7 +148,7 @@ class Stack(InSteps, ABC):
             raise ValueError("the backward takes a workspace if, and only if, its forward had one")
         dpooled, dhead = linear_backward(dlogits, cache.head, params.group("head", LinearParams))
         grads = named("head", dhead)
-        dh = (mean_pool_backward if self.pool == "mean" else last_pool_backward)(dpooled, cache.pool)
+        dh = pool_pair(self.pool, self.memory_width)[1](dpooled, cache.pool)
         dh = rms_norm_backward(dh, cache.norm)  # (B, T, width)
         for layer in reversed(range(self.layers)):
             _, backward = layer_pair(dh, self.spec(layer), self.kind, work and work.within("backward"))
@@ -177,4 +175,6 @@ class Stack(InSteps, ABC):
             products = sum(prod(array.shape) for array in weights if array is not None)
             multiply_adds = T * (products + self.memory_products * self.width)
             parts.append(Part(self.layer_name(layer), (T, self.width), multiply_adds, self.note(groups)))
+        if self.pool == "none":
+            return [*parts, Part("head", (T, self.classes), T * head)]
         return [*parts, Part(f"{self.pool} of the steps", (self.width,)), Part("head", (self.classes,), head)]

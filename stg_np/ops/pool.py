@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from stg_np.backend import Array, get_xp
 from stg_np.inputs import check_floating, check_whole
@@ -67,3 +69,32 @@ def last_pool_backward(dy: Array, cache: LastPoolCache) -> Array:
     dx[:, -1, : cache.right_width] = dy[:, : cache.right_width]
     dx[:, 0, cache.right_width :] = dy[:, cache.right_width :]
     return dx
+
+
+def no_pool_forward(x: Array) -> tuple[Array, None]:
+    """Every step stays: x (B, T, D) with T ≥ 1 -> y (B, T, D), the same array.
+
+    Raises:
+        ValueError, TypeError: see :func:`check_steps`.
+    """
+    check_steps(x)
+    return x, None
+
+
+def no_pool_backward(dy: Array, cache: None) -> Array:
+    """Each step receives its own gradient: (B, T, D)."""
+    return dy
+
+
+def pool_pair(name: str, right_width: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The pair of one of :data:`POOLS`; ``right_width``: how many channels walk to the right."""
+    pairs: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        "mean": (mean_pool_forward, mean_pool_backward),
+        "last": (partial(last_pool_forward, right_width=right_width), last_pool_backward),
+        "none": (no_pool_forward, no_pool_backward),
+    }
+    return pairs[name]
+
+
+POOLS = ("mean", "last", "none")
+"""The mean of all steps; the step at which each direction ends; every step for itself."""

@@ -21,9 +21,10 @@ from typing import Any, Literal, Self
 import numpy as np
 
 import stg_np
-from stg_np.backend import array_module, to_host
+from stg_np.backend import Array, array_module, to_host
 from stg_np.data import Dataset, is_own, load, portable_name, random_split, source
 from stg_np.data.augment import channel_statistics, validation_split
+from stg_np.data.sequences import HELD_OUT
 from stg_np.divergence import refuse_divergence, refuse_infinite_state
 from stg_np.engine import Engine
 from stg_np.foreign import showable
@@ -200,9 +201,11 @@ class Experiment:
         write_atomically(self.folder.curves, plots.curves_png(self.folder.read_metrics(), title, smoothing))
 
     def draw_confusion(self, scores: Scores) -> None:
-        """The confusion matrix of the test."""
+        """The confusion matrix of the test, where there are classes."""
         from stg_np.runs import plots
 
+        if scores.confusion is None:
+            return
         title = f"{self.dataset.label}, preset {self.about.preset}\ntest accuracy {scores.accuracy:.4f}"
         picture = plots.confusion_png(to_host(scores.confusion), self.dataset.classes, title)
         write_atomically(self.folder.confusion, picture)
@@ -289,7 +292,7 @@ def make_run(
         model = model_of(table, dataset.shape, len(dataset.classes))
     train, validation, facts = examples(dataset, training.seed, final, split_seed)
     about = About(stg_np.__version__, name, final, device, facts, model, training)
-    run = Run(model, training, train, validation, facts.scaling, device)
+    run = Run(model, training, train, validation, facts.scaling, device, **of_task(dataset))
     start = first_state(run)
     if origin is None:
         return Experiment(run, about, dataset, folder, start, overwrite=overwrite)
@@ -392,7 +395,7 @@ def resume_run(
             f"files have {dataset.fingerprint}: name the same files with --data or --data-dir"
         )
     about = replace(about, device=device or about.device)
-    run = Run(about.model, about.training, train, validation, facts.scaling, about.device)
+    run = Run(about.model, about.training, train, validation, facts.scaling, about.device, **of_task(dataset))
     return Experiment(run, about, dataset, folder, now, resumed=True)
 
 
@@ -518,14 +521,27 @@ def examples(
     dataset: Dataset, seed: int, final: bool, split_seed: int | None
 ) -> tuple[Examples, Examples | None, DataFacts]:
     """Training pictures, pictures held out (none with ``final``), and the facts, with the scaling of the former."""
-    everything = Examples(dataset.train_images, dataset.train_labels)
-    train, validation = everything, None
+    train, validation = Examples(dataset.train_images, dataset.train_labels), None
+    if dataset.task is not None:  # it draws each batch afresh, so none of those held out is ever trained on
+        held_out = Examples(dataset.train_images[-HELD_OUT:], dataset.train_labels[-HELD_OUT:])
+        mean, std = np.zeros(dataset.shape[-1]), np.ones(dataset.shape[-1])
+        return train, None if final else held_out, facts_of(dataset, mean, std, split_seed)
     if not final:
-        kept, held_out = validation_split(dataset.train_labels, VALIDATION, seed)
-        train, validation = (Examples(*(array[indices] for array in everything)) for indices in (kept, held_out))
+        kept, held = validation_split(dataset.train_labels, VALIDATION, seed)
+        train, validation = (Examples(*(array[indices] for array in train)) for indices in (kept, held))
     mean, std = channel_statistics(train.images, dataset.value_range)
-    facts = DataFacts(
+    return train, validation, facts_of(dataset, mean, std, split_seed)
+
+
+def facts_of(dataset: Dataset, mean: Array, std: Array, split_seed: int | None) -> DataFacts:
+    """What a run writes down of its data."""
+    return DataFacts(
         dataset.name, dataset.label, dataset.fingerprint, dataset.official, dataset.flip, dataset.classes,
         tuple(mean.tolist()), tuple(std.tolist()), dataset.value_range, split_seed,
     )  # fmt: skip
-    return train, validation, facts
+
+
+def of_task(dataset: Dataset) -> dict[str, Any]:
+    """What a :class:`~stg_np.train.Run` has of the data's own task: its loss, and examples drawn for every batch."""
+    task = dataset.task
+    return {} if task is None else {"loss": task.loss, "fresh": task.draw}

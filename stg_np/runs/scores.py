@@ -27,7 +27,7 @@ class Scores(NamedTuple):
     ``accuracy_mirror``: by the mean of the logits of each picture and its mirror image, where that makes sense;
     ``accuracy_averaged``: by the mean of that and of the same moved by a pixel to and fro
     (:data:`~stg_np.evaluate.SHIFTED`). Without averaging are ``confusion`` (C, C): row, the true class; column, the
-    class that the model says; and ``logits`` (N, C), those of the test pictures.
+    class that the model says, None where there are no classes; and ``logits`` (N, C), those of the test pictures.
     """
 
     pictures: int
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
     accuracy: float
     accuracy_mirror: float | None
     accuracy_averaged: float | None
-    confusion: Array
+    confusion: Array | None
     logits: Array
 
     @property
@@ -77,12 +77,24 @@ def score(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
     refuse_misfit(stored.about, dataset)
     pictures, labels = dataset.test_images, dataset.test_labels
     plain = logits_of(stored, pictures, engine)
+    if dataset.task is not None:
+        return Scores(len(labels), *accuracy(plain, labels, dataset.task.loss), None, None, None, plain)
     mirror = averaged = None
     if dataset.flip and min(pictures.shape[1:3]) > 1:
         both = (plain + logits_of(stored, pictures, engine, View(mirrored=True))) / 2
         shifted = sum(logits_of(stored, pictures, engine, view) for view in SHIFTED) / len(SHIFTED)
         mirror, averaged = accuracy(both, labels)[1], accuracy((both + shifted) / 2, labels)[1]
     return Scores(len(labels), *accuracy(plain, labels), mirror, averaged, confusion_matrix(plain, labels), plain)
+
+
+def quoted(dataset: Dataset, scores: Scores) -> str:
+    """What came out of a task, in a line: ``mean squared error 0.00042 (without a memory 0.167), 97.3 % …``."""
+    task = dataset.task
+    assert task is not None  # the caller has asked
+    return (
+        f"{task.measure} {task.scale * scores.loss:.3g} (without a memory {task.untrained:.3g}), "
+        f"{100 * scores.accuracy:.1f} % {task.right}, on {dataset.label}"
+    )
 
 
 def refuse_misfit(about: About, dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,12 @@ from stg_np.fast.choose import layer_pair
 from stg_np.gradcheck import check_pair
 from stg_np.layers.spec import MEMORY_PRODUCTS, STMKind
 from stg_np.models.base import Part
-from stg_np.models.stack import POOLS
 from stg_np.models.steps import VIEWS
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, TANH, Activation
 from stg_np.ops.losses import log_softmax
 from stg_np.ops.norm import rms_norm_forward
+from stg_np.ops.pool import POOLS
 from stg_np.params import Params
 from stg_np.stm import STMParams
 from stg_np.workspace import Workspace
@@ -88,7 +89,8 @@ def test_contract_and_extremes(device: str, model: STG, draw: Arrays, b: int) ->
     params = draw_params(model, draw.on(device))
     for x in (draw.normal(b, *model.input_shape), draw.extreme(b, *model.input_shape)):
         logits, (grads,) = hold_to_contract(*pair_of(model, x), {"params": params})
-        assert logits.shape == (b, model.classes)
+        steps = (prod(model.grid),) if model.pool == "none" else ()
+        assert logits.shape == (b, *steps, model.classes)
         assert grads.layout == params.layout
 
 
@@ -398,7 +400,7 @@ def test_the_parts_for_a_sequence() -> None:
     ("fields", "message"),
     [
         ({"view": "columns"}, "view is one of rows, patches, pixels, not 'columns'"),
-        ({"pool": "max"}, "pool is one of mean, last, not 'max'"),
+        ({"pool": "max"}, "pool is one of mean, last, none, not 'max'"),
         ({"input_shape": (4,)}, r"input_shape, \(height, width, c\) or \(T, D\), must have 2 or 3 numbers, got \(4,\)"),
         ({"input_shape": (4, 4, 3, 1)}, "input_shape.* 2 or 3 numbers"),
         ({"input_shape": (4, 0, 3)}, "input_shape.* at least 1"),

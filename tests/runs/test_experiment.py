@@ -46,6 +46,7 @@ def test_a_run_is_made_trained_and_tested() -> None:
     assert {path.name for path in folder.iterdir()} >= {"config.toml", "checkpoint.npz", "best.npz", "curves.png"}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["step", "epoch", "step", "epoch", "test"]
+    assert scores.confusion is not None
     assert lines[-1]["accuracy"] == scores.accuracy == np.trace(scores.confusion) / scores.pictures
     assert bits(checkpoint.load(folder / "checkpoint.npz").now) == bits(records[-1].now)
 
