@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array, get_xp, to_device, to_host
-from stg_np.data.augment import Scaling, Variations, normalise, varied
+from stg_np.data.augment import Scaling, Variations, normalise, scaled, varied
 from stg_np.divergence import refuse_bad_step, refuse_divergence
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
@@ -153,7 +153,7 @@ def prepare(
     and the epoch is counted from 0.
     """
     if rng is None:
-        return to_device(normalise(pictures, *run.scaling), run.device)
+        return to_device(scaled(pictures, run.scaling), run.device)
     when = {"epoch": epoch, "epochs": run.config.epochs, "seed": run.config.seed}
     return to_device(varied(pictures, rng, run.config, run.scaling, numbers=numbers, **when), run.device)
 

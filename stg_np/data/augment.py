@@ -54,13 +54,11 @@ def channel_statistics(images: NDArray[np.uint8], value_range: int) -> tuple[Arr
 
 
 def normalise(images: Array, mean: Array, std: Array, value_range: int | None, dtype: DTypeLike = np.float32) -> Array:
-    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape. Sequences (B, T, c), too.
+    """``(images / value_range − mean) / std`` channel by channel, as ``dtype``; same shape.
 
     Raises:
         ValueError: if there is not a mean for each channel, or the pictures are not (B, height, width, c).
     """
-    if images.ndim == 3 and images.shape[-1] == np.size(mean):
-        return normalise(images[:, None], mean, std, value_range, dtype)[:, 0]  # one row of pixels
     check_shape("pictures", images, "B", "height", "width", np.size(mean))
     batch, height, width, channels = images.shape
     # a whole row of pixels against a row of constants: three channels alone are too short an inner loop
@@ -81,6 +79,13 @@ class Scaling(NamedTuple):
     mean: Array
     std: Array
     value_range: int | None
+
+
+def scaled(examples: Array, scaling: Scaling) -> Array:
+    """Pictures (B, height, width, c), or sequences (B, T, c), by :func:`normalise`."""
+    if examples.ndim == 3:
+        return normalise(examples[:, None], *scaling)[:, 0]  # like a picture of one row
+    return normalise(examples, *scaling)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def varied(
         images = alternate_flip(images, numbers, epoch, seed)
     elif how.flip:
         images = random_flip(images, rng)
-    x = normalise(images, *scaling)
+    x = scaled(images, scaling)
     if how.sides:
         x = resized(x, how.sides[epoch * len(how.sides) // epochs])
     if how.cutout:

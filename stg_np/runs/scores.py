@@ -8,7 +8,7 @@ import numpy as np
 
 from stg_np.backend import Array, get_xp
 from stg_np.data import Dataset
-from stg_np.data.augment import normalise
+from stg_np.data.augment import scaled
 from stg_np.engine import Engine
 from stg_np.evaluate import AS_STORED, SHIFTED, View, accuracy, confusion_matrix, predict_logits
 from stg_np.inputs import check_pictures
@@ -56,8 +56,8 @@ def logits_of(stored: Stored, pictures: Array, engine: Engine, view: View = AS_S
     xp = get_xp(now.params.flat)
 
     def prepare(group: Array) -> Array:
-        scaled: Array = xp.asarray(normalise(group, *about.data.scaling))
-        return scaled
+        x: Array = xp.asarray(scaled(group, about.data.scaling))
+        return x
 
     return predict_logits(about.model, now.params, now.state, pictures, engine, prepare, view=view)
 
