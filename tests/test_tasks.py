@@ -15,6 +15,10 @@ from stg_np.data import DataError, load
 from stg_np.data.augment import Scaling
 from stg_np.data.sequences import adding_task, copy_task
 from stg_np.engine import Threads
+from stg_np.models.gru import GRU
+from stg_np.models.lstm import LSTM
+from stg_np.models.rnn import RNN
+from stg_np.models.stack import Stack
 from stg_np.models.stg import STG
 from stg_np.presets import PRESETS
 from stg_np.runs.experiment import make_run, resume_run
@@ -34,10 +38,19 @@ def stg(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 # --- from left to right ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_one_direction_never_looks_ahead(device: str, recurrent: bool) -> None:
+ONE_WAY: dict[str, Any] = {"input_shape": (9, 3), "classes": 4, "width": 6, "layers": 3, "bidirectional": False}
+MODELS = {
+    "input-only STG": STG(**ONE_WAY, pool="none"),
+    "recurrent STG": STG(**ONE_WAY, pool="none", recurrent=True),
+    "LSTM": LSTM(**ONE_WAY, pool="none"),
+    "GRU": GRU(**ONE_WAY, pool="none"),
+    "RNN": RNN(**ONE_WAY, pool="none"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_one_direction_never_looks_ahead(device: str, model: Stack) -> None:
     """No answer changes with what comes after its step: no layer, norm or pooling looks ahead."""
-    model = STG((9, 3), 4, width=6, layers=3, bidirectional=False, pool="none", recurrent=recurrent)
     rng = np.random.default_rng(0)
     params, state = model.init(rng, np.float64)
     params = params.with_flat(to_device(params.flat, device))
@@ -91,7 +104,7 @@ def test_going_on_after_any_step_gives_the_same_bits() -> None:
 
 
 def test_no_sequence_is_drawn_twice() -> None:
-    seen = []
+    seen: list[bytes] = []
 
     def remembering(rng: np.random.Generator, count: int) -> Any:
         drawn = adding_task(6).draw(rng, count)
