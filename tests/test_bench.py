@@ -21,7 +21,7 @@ from stg_np.bench import suite
 from stg_np.bench.cases import SIZES, Case, ConvCase, ImageCase, LayerCase, StepCase, from_json, to_json
 from stg_np.bench.compare import WrongResults, checked_error, ratio, spread
 from stg_np.bench.floor import layer_floor, product_rate
-from stg_np.bench.growth import FITTED, Point, cost, exponent
+from stg_np.bench.growth import FITTED, AnyPoint, ImagePoint, Point, cost, exponent
 from stg_np.bench.ours import exact
 from stg_np.bench.remote import BenchError, Remote, alone, ended_by_sigterm, exact_results, prepared, results_of
 from stg_np.bench.subjects import OURS, PEERS, SUBJECTS, Setup, build
@@ -299,8 +299,16 @@ def test_the_exponent_of_a_power_is_found_above_its_constant_part(power: float, 
     assert exponent(values, costs) == pytest.approx(power, abs=1e-6)
 
 
-def test_memory_of_a_step_grows_with_its_batch() -> None:
-    one, four = (cost(Point(T=16, B=B, H=8, L=1, D=4), 0.0) for B in (16, 64))
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        (Point(T=16, B=16, H=8, L=1, D=4), Point(T=16, B=64, H=8, L=1, D=4)),
+        (ImagePoint(256, 2, 8), ImagePoint(1024, 2, 8)),
+        (ImagePoint(256, 4, 8), ImagePoint(256, 16, 8)),
+    ],
+)
+def test_memory_of_a_step_grows_with_its_batch_and_its_pixels(small: AnyPoint, large: AnyPoint) -> None:
+    one, four = cost(small, 0.0), cost(large, 0.0)
     assert 3 < four["bytes"] / one["bytes"] < 4.5
     assert min(one["seconds"], four["seconds"]) > 0
 

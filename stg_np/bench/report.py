@@ -81,16 +81,19 @@ def conv_text(report: Mapping[str, Any]) -> str:
 
 def growth_text(report: Mapping[str, Any]) -> str:
     """Time and memory along each axis."""
-    growth = report["growth"]
-    base = ", ".join(f"{name} = {value}" for name, value in growth["base"].items())
     how = (
-        f"Forward, loss and backward of an STG in one direction on one worker, float32; {base}, one of them varied. "
-        f"Memory is the most that is held at once. Exponents are fitted to the last {FITTED} points on log-log axes."
+        "Forward, loss and backward on one worker, float32, of a network at a base point with one of its numbers "
+        "varied. Memory is the most that is held at once. Exponents are fitted to the last "
+        f"{FITTED} points on log-log axes."
     )
+    parts = []
+    for found in report["growth"]:
+        base = ", ".join(f"{name} = {value}" for name, value in found["base"].items())
+        parts.append(f"{found['about']}. The base point: {base}.")
+        parts += [growth_section(axis, along) for axis, along in found["axes"].items()]
     return document(
-        "How the cost of a training step grows", report["command"], facts_list(report["machine"]), how,
-        *(growth_section(axis, found) for axis, found in growth["axes"].items()),
-    )  # fmt: skip
+        "How the cost of a training step grows", report["command"], facts_list(report["machine"]), how, *parts
+    )
 
 
 def growth_section(axis: str, found: Mapping[str, Any]) -> str:
@@ -228,8 +231,8 @@ def growth_png(report: Mapping[str, Any]) -> bytes:
     """Time and memory against each axis on log-log axes, with the fitted power."""
     from matplotlib.figure import Figure
 
-    axes_found = report["growth"]["axes"]
-    figure = Figure(figsize=(3.4 * len(axes_found), 6), layout="constrained")
+    axes_found = {axis: along for found in report["growth"] for axis, along in found["axes"].items()}
+    figure = Figure(figsize=(2.7 * len(axes_found), 5.4), layout="constrained")
     panels = figure.subplots(2, len(axes_found), squeeze=False)
     for column, (axis, found) in zip(panels.T, axes_found.items()):
         for panel, key, scale, unit in zip(column, ("seconds", "bytes"), (1e3, 1e-6), ("ms", "MB")):

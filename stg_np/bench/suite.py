@@ -14,7 +14,7 @@ from typing import Any
 
 from stg_np.bench.cases import QUICK_SIZES, SIZES, Case, ConvCase, ImageCase, LayerCase, to_json
 from stg_np.bench.compare import TOLERANCE, WrongResults, checked_error, ratio, spread
-from stg_np.bench.growth import AXES, QUICK_AXES, Point, exponent
+from stg_np.bench.growth import AXES, QUICK_AXES, AnyPoint, exponent
 from stg_np.bench.remote import (
     BenchError,
     Remote,
@@ -43,8 +43,7 @@ class Options:
     seconds: float = 0.3
     say: Callable[[str], None] = lambda line: None
     sizes: Mapping[str, Sequence[Case]] = field(default_factory=lambda: SIZES)
-    axes: Mapping[str, Sequence[int]] = field(default_factory=lambda: AXES)
-    base: Point = Point()  # noqa: RUF009 - immutable
+    axes: Mapping[AnyPoint, Mapping[str, Sequence[int]]] = field(default_factory=lambda: AXES)
 
 
 def make_options(workers: int | None, peers: Sequence[str] | None, quick: bool, say: Callable[[str], None]) -> Options:
@@ -55,8 +54,7 @@ def make_options(workers: int | None, peers: Sequence[str] | None, quick: bool, 
         return everything
     wanted = [name for name in wanted if peers is not None or "compile" not in name]
     return Options(
-        everything.workers, wanted, rounds=2, seconds=0.01, say=say, sizes=QUICK_SIZES, axes=QUICK_AXES,
-        base=Point(T=8, B=4, H=8, L=1),
+        everything.workers, wanted, rounds=2, seconds=0.01, say=say, sizes=QUICK_SIZES, axes=QUICK_AXES
     )  # fmt: skip
 
 
@@ -226,18 +224,24 @@ def workers_section(options: Options, remotes: Remotes) -> list[dict[str, Any]]:
     return rows
 
 
-def growth_section(options: Options, remotes: Remotes) -> dict[str, Any]:
-    """Time and memory along each axis from the base point, with the fitted exponents."""
-    found: dict[str, Any] = {"base": options.base._asdict(), "axes": {}}
+def growth_section(options: Options, remotes: Remotes) -> list[dict[str, Any]]:
+    """Of each base point, time and memory along each of its axes, with the fitted exponents."""
+    found = []
     with Remote(Setup(OURS, 1)) as remote, alone(remote, remotes.values()):
-        for axis, values in options.axes.items():
-            options.say(f"growth with {axis}: {values[0]} … {values[-1]}")
-            points = [options.base._replace(**{axis: value})._asdict() for value in values]
-            costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
-            measured = {key: [cost[key] for cost in costs] for key in ("seconds", "bytes")}
-            exponents = {key: exponent(values, measured[key]) for key in measured}
-            found["axes"][axis] = {"values": list(values), **measured, "exponents": exponents}
+        for base, axes in options.axes.items():
+            along = {axis: growth_along(axis, values, base, options, remote) for axis, values in axes.items()}
+            found.append({"about": base.about, "base": base._asdict(), "axes": along})
     return found
+
+
+def growth_along(axis: str, values: Sequence[int], base: AnyPoint, options: Options, remote: Remote) -> dict[str, Any]:
+    """Time and memory at the base point with one of its numbers changed, and the exponents."""
+    options.say(f"growth with {axis}: {values[0]} … {values[-1]}")
+    points = [base._asdict() | {axis: value} for value in values]
+    costs = [remote.ask("growth", point=point, seconds=options.seconds) for point in points]
+    measured = {key: [cost[key] for cost in costs] for key in ("seconds", "bytes")}
+    exponents = {key: exponent(values, measured[key]) for key in measured}
+    return {"values": list(values), **measured, "exponents": exponents}
 
 
 Section = Callable[[Options, Remotes], Any]

@@ -88,9 +88,9 @@ class Worker:
 
     def growth(self, point: dict[str, int], seconds: float) -> dict[str, float]:
         """See :func:`stg_np.bench.growth.cost`."""
-        from stg_np.bench.growth import Point, cost
+        from stg_np.bench.growth import cost, point_of
 
-        return cost(Point(**point), seconds)
+        return cost(point_of(point), seconds)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request, its failure included."""
