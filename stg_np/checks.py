@@ -318,6 +318,7 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
     for other in (LSTM, GRU, RNN):
         stack = other((4, 4, 1), 3, width=6, layers=3, alternate=True, view="patches", patch=(2, 2))
         yield model_pair(other.__name__, stack, rng)
+        yield model_pair(f"{other.__name__}, fast", stack, rng, fast=True)
     yield loss_pair("loss of the STG with dropout", STG((4, 4, 1), 3, view="rows", width=8, dropout=0.3), rng)
 
 

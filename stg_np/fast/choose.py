@@ -14,8 +14,8 @@ import numpy as np
 
 from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, get_xp
+from stg_np.fast import cells, cuda, cuda_sweep, layer, walks
 from stg_np.fast import conv as fast_conv
-from stg_np.fast import cuda, cuda_sweep, layer, walks
 from stg_np.fast import maps as fast_maps
 from stg_np.layers import maps, walk
 from stg_np.layers.maps import MapSpec
@@ -27,12 +27,19 @@ from stg_np.workspace import Workspace
 
 def layer_pair(x: Array, spec: WalkSpec, kind: STMKind | Cell, work: Workspace | None) -> Pair:
     """``forward(h, params, spec, rng=…)`` and ``backward(dh, cache, params, spec)`` of a layer, on arrays like x."""
-    if isinstance(kind, Cell):
-        return Pair(partial(walk.layer_forward, cell=kind), partial(walk.layer_backward, cell=kind))
-    if work is not None and get_xp(x) is np and walks.covers(kind, x.dtype):
-        return Pair(partial(layer.layer_forward, phi_z=kind.phi_z, work=work), partial(layer.layer_backward, work=work))
-    cell = stm_cell(x, kind, work)
+    if work is not None and get_xp(x) is np and (fast := fast_walks(kind, x.dtype)):
+        return Pair(
+            partial(layer.layer_forward, walks=fast, work=work), partial(layer.layer_backward, walks=fast, work=work)
+        )
+    cell = kind if isinstance(kind, Cell) else stm_cell(x, kind, work)
     return Pair(partial(walk.layer_forward, cell=cell), partial(walk.layer_backward, cell=cell))
+
+
+def fast_walks(kind: STMKind | Cell, dtype: Any) -> Pair | None:
+    """The walks of a whole layer side by side, if there is a quick way for them."""
+    if isinstance(kind, Cell):
+        return cells.fast_walks(kind) if cells.covers(kind, dtype) else None
+    return layer.stm_walks(kind.phi_z) if walks.covers(kind, dtype) else None
 
 
 def stm_cell(x: Array, kind: STMKind, work: Workspace | None) -> Cell:

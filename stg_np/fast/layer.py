@@ -1,6 +1,7 @@
-"""The CPU fast path of a whole layer of STM walks: norm, both directions and the path around them as one pair.
+"""The CPU fast path of a whole layer of walks: norm, both directions and the path around them as one pair.
 
-What :mod:`stg_np.layers.walk` computes, which is its oracle. Besides what :mod:`stg_np.fast.walks` does for one walk:
+What :mod:`stg_np.layers.walk` computes, which is its oracle. Besides what :mod:`stg_np.fast.walks` and
+:mod:`stg_np.fast.cells` do for the walks themselves:
 
 * both directions are walked by the same calls: the one to the left gets its input in reverse, once, and from there on
   the two are neighbours in one array;
@@ -13,13 +14,13 @@ Arrays are time-major, (T, B, ·), and maps between layers are views (B, T, ·) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stg_np.backend import Array
 from stg_np.fast.walks import WalkCache, walks_backward, walks_forward
-from stg_np.layers.spec import WalkSpec
+from stg_np.layers.spec import Pair, WalkSpec
 from stg_np.ops.activations import Activation
 from stg_np.ops.dropout import dropout_forward
 from stg_np.ops.norm import EPSILON
@@ -32,25 +33,45 @@ ONE_WAY, BOTH_WAYS = ("right",), ("right", "left")
 class FastLayerCache(NamedTuple):
     """The walks; 1 / rms of the input (T, B, 1), None where the layer does not add; the dropout mask."""
 
-    walks: WalkCache
+    walks: Any
     scale: Array | None
     mask: Array | None
 
 
+def stm_walks(phi_z: Activation) -> Pair:
+    """The walks of an STM, from empty memories, the last of which nobody reads."""
+
+    def forward(inputs: list[Array], params: Sequence[STMParams], work: Workspace) -> WalkCache:
+        width = sum(len(own.b) for own in params) // 4
+        empty = np.zeros((inputs[0].shape[1], width), inputs[0].dtype)
+        return walks_forward(inputs, empty, params, phi_z, work)
+
+    def backward(
+        dy: Array, cache: WalkCache, params: Sequence[STMParams], work: Workspace
+    ) -> tuple[list[Array], list[STMParams]]:
+        dxs, _, dparams = walks_backward(dy, np.zeros(dy.shape[1:], dy.dtype), cache, params, work)
+        return dxs, dparams
+
+    return Pair(forward, backward)
+
+
 def layer_forward(
     h: Array,
-    params: Sequence[STMParams],
+    params: Sequence[Any],
     spec: WalkSpec,
     *,
-    phi_z: Activation,
+    walks: Pair,
     work: Workspace,
     rng: np.random.Generator | None = None,
 ) -> tuple[Array, FastLayerCache]:
-    """As :func:`stg_np.layers.walk.layer_forward` with an STM for its cell; what is returned lies in ``work``.
+    """As :func:`stg_np.layers.walk.layer_forward`; what is returned lies in ``work``.
+
+    ``walks``: ``forward(inputs, params, work) -> cache`` and ``backward(dy, cache, params, work) -> dxs, dparams``, all
+    walks of the layer side by side; the cache knows its ``inputs`` and its ``outputs``.
 
     Raises:
-        ValueError: if h does not fit the spec, for other directions than those of a sequence, and see
-            :func:`stg_np.fast.walks.walks_forward`.
+        ValueError: if h does not fit the spec, or for other directions than those of a sequence; and what the walks
+            raise.
     """
     spec.check(h)
     if spec.directions not in (ONE_WAY, BOTH_WAYS):
@@ -69,11 +90,11 @@ def layer_forward(
     if spec.directions == BOTH_WAYS:
         inputs.append(work.empty("x to the left", x.shape, h.dtype))
         inputs[1][...] = x[::-1]
-    cache = walks_forward(inputs, np.zeros((B, spec.width), h.dtype), params, phi_z, work)
+    cache = walks.forward(inputs, params, work)
     out = work.empty("h", (T, B, spec.width), h.dtype).transpose(1, 0, 2)
     target = walking_order(out, spec)  # a view
-    target[..., :H] = cache.y[..., :H].reshape(*steps.shape[:3], H)
-    target[..., H:] = cache.y[::-1, :, H:].reshape(*steps.shape[:3], spec.width - H)
+    for k, (y, order) in enumerate(zip(cache.outputs, (1, -1))):
+        target[..., k * H : (k + 1) * H] = y[::order].reshape(*steps.shape[:3], H)
     mask = None
     if rng is not None and spec.dropout > 0:
         dropped, mask = dropout_forward(out, spec.dropout, rng)
@@ -84,8 +105,8 @@ def layer_forward(
 
 
 def layer_backward(
-    dh: Array, cache: FastLayerCache, params: Sequence[STMParams], spec: WalkSpec, *, work: Workspace
-) -> tuple[Array, list[STMParams]]:
+    dh: Array, cache: FastLayerCache, params: Sequence[Any], spec: WalkSpec, *, walks: Pair, work: Workspace
+) -> tuple[Array, list[Any]]:
     """As :func:`stg_np.layers.walk.layer_backward`; dx lies in ``work``."""
     x, H, dtype = cache.walks.inputs[0], spec.memory_width, dh.dtype
     T, B, D = x.shape[0], x.shape[1], x.shape[2] - 1
@@ -93,8 +114,7 @@ def layer_backward(
     dy = work.empty("dy", (T, B, spec.width), dtype)
     dy[..., :H] = steps[..., :H].reshape(T, B, H)
     dy[::-1, :, H:] = steps[..., H:].reshape(T, B, spec.width - H)
-    dm_T = np.zeros((B, spec.width), dtype)  # nobody reads the last memory
-    dxs, _, dparams = walks_backward(dy, dm_T, cache.walks, params, work)
+    dxs, dparams = walks.backward(dy, cache.walks, params, work)
     dx = dxs[0]
     if spec.directions == BOTH_WAYS:
         dx += dxs[1][::-1]  # from x[::-1]

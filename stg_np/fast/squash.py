@@ -34,7 +34,8 @@ class Way(NamedTuple):
     scales: tuple[float, float, float]
     """What the pre-activations of i, u, o are multiplied with beforehand (the weights are: that costs no pass)."""
     apply: Callable[[Array, bool], None]
-    """``apply(chunk, tanh_candidate)``: a_i, a_u, a_o, so multiplied, and a_z (4, …) become i, 1 − u, o, z in place."""
+    """``apply(chunk, tanh_candidate)``: a_i, a_u, a_o, so multiplied, and a_z (4, …) become i, 1 − u, o, z in place;
+    and fewer gates without a candidate just so."""
 
 
 def through_tanh(chunk: Array, tanh_candidate: bool) -> None:
@@ -50,7 +51,7 @@ def through_exp(chunk: Array, tanh_candidate: bool) -> None:
 
     Where e⁻ᵃ is too large for its dtype, the gate is 0, as it should be.
     """
-    gates, z = chunk[:3], chunk[3]
+    gates, z = chunk[:3], chunk[3:]
     with np.errstate(over="ignore", under="ignore"):
         if tanh_candidate:
             z *= -2

@@ -51,6 +51,11 @@ class WalkCache(NamedTuple):
     y: Array
     tanh_candidate: bool
 
+    @property
+    def outputs(self) -> list[Array]:
+        """y of each walk, (T, B, H), a view."""
+        return np.split(self.y, len(self.inputs), -1)
+
 
 def covers(kind: STMKind, dtype: Any) -> bool:
     """Whether this module computes such walks; the rest is the plain path's.

@@ -105,12 +105,12 @@ def test_without_dropout_nothing_is_drawn(dropout: float, drawn: bool) -> None:
 def test_what_it_does_not_cover_is_refused() -> None:
     model = STG((4, 3), 2, width=4, layers=2)
     params, h = drawn_params(model, np.random.default_rng(0), np.float32), np.ones((2, 4, 3), np.float32)
-    forward = partial(layer.layer_forward, phi_z=TANH, work=Workspace())
+    forward = partial(layer.layer_forward, walks=layer.stm_walks(TANH), work=Workspace())
     groups = model.groups(params, 0)
     with pytest.raises(ValueError, match="walks to the right, or to the right and the left, not"):
         forward(h, groups, replace(model.spec(0), directions=("left", "right")))
     with pytest.raises(ValueError, match="does not know such an STM"):
-        forward(h, groups, model.spec(0), phi_z=SIGMOID)
+        forward(h, groups, model.spec(0), walks=layer.stm_walks(SIGMOID))
     with pytest.raises(ValueError, match=r"this layer walks 4 steps of shape \(B, 4, D\), got \(2, 3, 3\)"):
         forward(h[:, 1:], groups, model.spec(0))
     with pytest.raises(TypeError, match="one floating dtype, not float32, float64"):
@@ -125,7 +125,7 @@ def test_another_dtype_is_refused_in_each_walk(walk: int, field: str) -> None:
     groups = model.groups(params, 0)
     groups[walk] = groups[walk]._replace(**{field: getattr(groups[walk], field).astype(np.float64)})
     with pytest.raises(TypeError, match="one floating dtype, not float32, float64"):
-        layer.layer_forward(h, groups, model.spec(0), phi_z=IDENTITY, work=Workspace())
+        layer.layer_forward(h, groups, model.spec(0), walks=layer.stm_walks(IDENTITY), work=Workspace())
 
 
 @given(model=models(), seed=st.integers(0, 2**32 - 1))
