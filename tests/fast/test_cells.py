@@ -123,7 +123,7 @@ def test_a_layer_in_steady_state_allocates_almost_nothing(kind: type[Stack]) -> 
         backward(dh, cache, groups, spec)
 
     work, one_map = Workspace(), dh.nbytes
-    assert peak(lambda: step(None)) > 8 * one_map
+    assert peak(lambda: step(None)) > 3 * one_map
     assert peak(lambda: step(work)) - 3 * params.flat.nbytes < one_map
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stg_np.fast import choose, layer, walks
 from stg_np.models.base import loss_and_grad
+from stg_np.models.stack import Stack
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, SIGMOID, TANH
 from stg_np.ops.losses import cross_entropy
@@ -42,7 +43,7 @@ def models(draw: st.DrawFn) -> STG:
     )
 
 
-def drawn_params(model: STG, rng: np.random.Generator, dtype: Any) -> Params:
+def drawn_params(model: Stack, rng: np.random.Generator, dtype: Any) -> Params:
     params, _ = model.init(rng, dtype)
     params = params.with_flat(rng.standard_normal(params.flat.size).astype(dtype))
     params.flat.flags.writeable = False
