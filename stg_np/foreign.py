@@ -137,7 +137,7 @@ def parse_json(text: bytes | str) -> Any:
     Raises:
         ValueError: if it is larger, or no JSON.
     """
-    text = text.decode() if isinstance(text, bytes) else text
+    text = decoded(text) if isinstance(text, bytes) else text
     if sum(map(text.count, "[{,:")) > MOST_OBJECTS:
         raise ValueError(f"it holds more than {MOST_OBJECTS:,} values")
     try:
@@ -154,7 +154,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: if it is larger, or no TOML.
     """
-    text = content.decode()
+    text = decoded(content).removeprefix("\ufeff")  # with which some editors begin a text
     if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
         raise ValueError(f"a line holds more than {MOST_DOTS} dots")
     if sum(map(text.count, "[{,=.")) > MOST_OBJECTS:
@@ -163,8 +163,24 @@ def parse_toml(content: bytes) -> dict[str, Any]:
         value = tomllib.loads(text)
     except RecursionError:
         raise ValueError("it holds too many tables inside tables") from None
+    except ValueError as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise
+        raise ValueError("it holds a number or a date that is none") from None  # thousands of digits
     check_leaves(value)
     return value
+
+
+def decoded(content: bytes) -> str:
+    """Bytes as text.
+
+    Raises:
+        ValueError: if they are no UTF-8.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no text in UTF-8 (byte {error.start:,}): save it as such") from None
 
 
 def whole_number(digits: str) -> int:

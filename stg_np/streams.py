@@ -13,6 +13,16 @@ import sys
 from typing import TextIO
 
 
+class Nowhere(io.TextIOBase):
+    """What stands for a stream that was closed before the program began: whatever is written has no reader."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str, /) -> int:
+        """Let it go."""
+        return len(text)
+
+
 def prepare() -> None:
     """Make both streams of this process such that a letter, or their absence, is no error.
 
@@ -25,22 +35,22 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+        sys.stdout = Nowhere()
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = Nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> bool:
-    """Print on stdout; whether it arrived. What a full disk or a closed pipe does not take costs these lines alone."""
+    """Print on stdout; whether it arrived. What a full disk, a closed pipe or nobody takes costs these lines alone."""
     try:
         print(printable(text, sys.stdout), flush=True)
     except (OSError, ValueError):
         abandon(sys.stdout)
         return False
-    return True
+    return not isinstance(sys.stdout, Nowhere)
 
 
 def complain(sentence: str) -> None:

@@ -97,7 +97,20 @@ def test_what_only_toml_can_ask_for(content: str) -> None:
         parse_toml(content.encode("latin-1"))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("x = 1".encode("utf-16"), "no text in UTF-8"),
+        (b"x = " + b"9" * 5_000, "a number or a date that is none"),
+    ],
+)
+def test_what_toml_says_is_said_in_our_words(content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_toml(content)
+
+
 def test_what_is_modest_is_read() -> None:
+    assert parse_toml(b"\xef\xbb\xbfa = 1\r\n") == {"a": 1}  # as some editors save it
     assert parse_json(b'{"a": [1, -2.5e3, null, "x"]}') == {"a": [1, -2500.0, None, "x"]}
     assert parse_toml(b'a.b = [1, "x.y"]\n[c]\nd = true\n') == {"a": {"b": [1, "x.y"]}, "c": {"d": True}}
     check_leaves({"a": [2**63 - 1, -(2**63)]})
