@@ -58,12 +58,21 @@ def check_dtypes(*arrays: Array | None) -> None:
     """One floating dtype in, the same out: nothing is widened or narrowed in silence.
 
     Raises:
-        TypeError: if the dtypes differ, or are not floating.
+        TypeError: if the dtypes differ, or are not floating; see :func:`refuse_masks`, too.
     """
+    refuse_masks(*arrays)
     dtypes = {array.dtype for array in arrays if array is not None}
     if len(dtypes) > 1 or any(dtype.kind not in "fc" for dtype in dtypes):
         found = ", ".join(sorted(map(str, dtypes)))
         raise TypeError(f"input, memory and parameters must be of one floating dtype, not {found}: convert with astype")
+
+
+def refuse_masks(*arrays: Any) -> None:
+    """Raise a TypeError for an array with a mask: some operations heed it, others drop it and count what it hides."""
+    if any(isinstance(array, np.ma.MaskedArray) for array in arrays):
+        raise TypeError(
+            "an array has a mask, which would be dropped: fill what it hides, array.filled(…), or leave it out"
+        )
 
 
 def array_module(device: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stg_np.backend import Array, check_dtypes, get_xp
+from stg_np.backend import Array, check_dtypes, get_xp, refuse_masks
 
 # --- numbers ------------------------------------------------------------------------------------------------
 
@@ -246,6 +246,7 @@ def check_labels(labels: Array, count: int, classes: int) -> None:
         TypeError: if they are no whole numbers. ValueError: for another shape, and (on the host) for one out of range.
     """
     xp = get_xp(labels)
+    refuse_masks(labels)
     if labels.shape != (count,):
         hints = {(count, classes): ": one-hot rows become labels by argmax(1)", (count, 1): ": take labels[:, 0]"}
         raise ValueError(
@@ -292,7 +293,7 @@ def check_confusion(confusion: Array) -> None:
     get_xp(confusion)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
         raise ValueError(f"a confusion matrix is (C, C), got {confusion.shape}")
-    if confusion.dtype.kind not in "iuf" or not (confusion >= 0).all():
+    if confusion.dtype.kind not in "iuf" or not ((confusion >= 0) & (confusion < math.inf)).all():
         raise ValueError("a confusion matrix holds counts, from 0 up")
 
 
@@ -323,6 +324,7 @@ def check_pictures(pictures: Array, shape: tuple[int, ...], value_range: int | N
     """
     if get_xp(pictures) is not np:
         raise TypeError("pictures are kept on the host: give a NumPy array")
+    refuse_masks(pictures)
     if pictures.shape[1:] != tuple(shape) or not pictures.ndim:
         hint = layout_hint(pictures.shape, shape)
         raise ValueError(f"pictures must be {shape_text(('N', *shape))}, got {shape_text(pictures.shape)}{hint}")

@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stg_np.backend import Array, get_xp, to_device, to_host
+from stg_np.backend import DEVICES, Array, get_xp, to_device, to_host
 from stg_np.data.augment import Scaling, Variations, normalise, scaled, varied
 from stg_np.divergence import refuse_bad_step, refuse_divergence
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
-from stg_np.inputs import check_examples, check_fields, check_kind, check_scaling, check_whole
+from stg_np.inputs import check_choice, check_examples, check_fields, check_kind, check_scaling, check_whole
 from stg_np.models.base import Adapts, LossAndGrad, Model, loss_and_grad
 from stg_np.ops.losses import Loss, cross_entropy
 from stg_np.optim import SCHEDULES, ByRole, Moments, Optimizer, clip_by_norm, when_finite
@@ -82,6 +82,11 @@ class Run:
     fresh: Callable[[np.random.Generator, int], tuple[Array, Array]] | None = None  # draws others for every batch
 
     def __post_init__(self) -> None:
+        check_kind("model", self.model, Model)
+        check_kind("config", self.config, TrainConfig)
+        check_choice("device", self.device, DEVICES)
+        if self.loss is not None:
+            check_kind("loss", self.loss, Loss)
         check_scaling(*self.scaling, self.model.input_shape[-1])
         classes = self.model.classes if self.loss is None else None
         for part in filter(None, (self.train, self.validation)):

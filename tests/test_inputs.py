@@ -36,11 +36,12 @@ from stg_np.evaluate import (
 from stg_np.fast import walks
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.mlp import MLP
+from stg_np.models.stg import STG
 from stg_np.ops.activations import sigmoid_backward, sigmoid_forward
 from stg_np.ops.batch_norm import Statistics, batch_norm_forward, fixed_norm_forward
 from stg_np.ops.dropout import dropout_forward
 from stg_np.ops.linear import LinearParams, linear_forward
-from stg_np.ops.losses import SQUARED_ERROR, count_hits, cross_entropy_backward, cross_entropy_forward
+from stg_np.ops.losses import SQUARED_ERROR, count_hits, cross_entropy, cross_entropy_backward, cross_entropy_forward
 from stg_np.ops.norm import rms_norm_forward
 from stg_np.ops.pool import last_pool_forward, mean_pool_forward
 from stg_np.ops.pool2d import average_pool2d_forward, global_max_pool_forward, max_pool2d_forward
@@ -172,6 +173,35 @@ def test_numbers_that_are_no_pixels_have_no_range_and_must_be_finite() -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("model", STG, "of the kind Model"),
+        ("model", None, "of the kind Model"),
+        ("config", None, "of the kind TrainConfig"),
+        ("device", "gpu", "cpu, cuda"),
+        ("loss", "mse", "of the kind Loss"),
+    ],
+)
+def test_a_run_checks_what_it_is_made_of(part: str, value: Any, words: str) -> None:
+    parts: dict[str, Any] = {"model": MODEL, "config": TrainConfig(), "train": DATA, "validation": None}
+    refused(lambda: Run(**(parts | {"scaling": SCALING, part: value})), words)
+
+
+def test_a_mask_is_not_dropped() -> None:
+    masked, labels = np.ma.masked_array(DATA.images, DATA.images > 99), np.ma.masked_array(DATA.labels, DATA.labels > 1)
+    refused(lambda: make_run(data=(Examples(masked, DATA.labels), None)), "filled")
+    refused(lambda: make_run(data=(Examples(DATA.images, labels), None)), "filled")
+    x = np.ma.masked_array(normalise(DATA.images, *SCALING), False)
+    refused(lambda: MODEL.forward(x, *MODEL.init(np.random.default_rng(0))), "filled")
+    refused(lambda: cross_entropy_forward(x[:, 0, :4, 0], DATA.labels), "filled")
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, np.nan, "x", None, True])
+def test_a_loss_is_checked_when_it_is_made(smoothing: Any) -> None:
+    refused(lambda: cross_entropy(smoothing), "label_smoothing")
+
+
+@pytest.mark.parametrize(
     "scaling",
     [
         Scaling(np.zeros(3), np.ones(1), 255),
@@ -206,6 +236,7 @@ def test_every_model_checks_its_input(model: Any) -> None:
         (x[0].transpose(2, 0, 1), "NCHW.*1, 2, 0"),
         (x[..., 0], r"x\[..., None\]"),
         (x.tolist(), "array"),
+        (None, "array"),
     ):
         refused(lambda spoilt=spoilt: model.forward(spoilt, params, state), words)  # type: ignore[misc]
 
@@ -372,6 +403,7 @@ def test_scores() -> None:
     for call in (recall_per_class, precision_per_class, f1_per_class, one_vs_rest_accuracy):
         refused(lambda call=call: call(np.ones((2, 3), int)), r"\(C, C\)")  # type: ignore[misc]
         refused(lambda call=call: call(np.array([[1, -1], [0, 2]])), "counts")  # type: ignore[misc]
+        refused(lambda call=call: call(np.array([[1, np.inf], [0, 2]])), "counts")  # type: ignore[misc]
     refused(lambda: one_vs_rest_accuracy(np.zeros((3, 3), int)), "no pictures")
     refused(lambda: accuracy(LOGITS[:0], LABELS[:0]), "no examples")
     params, state = MODEL.init(np.random.default_rng(0))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from stg_np.backend import Array, get_xp
+from stg_np.backend import Array, get_xp, refuse_masks
 from stg_np.inputs import layout_hint, shape_text
 from stg_np.ops.losses import Loss
 from stg_np.params import Layout, Params, State
@@ -83,7 +83,9 @@ def check_input(model: Model, x: Array, params: Params) -> None:
         ValueError: if x is not (B, …) with the model's ``input_shape``.
         TypeError: if x is not of the parameters' dtype: integer pixels must be scaled first.
     """
+    get_xp(x)  # None is no batch
     get_xp(x, params.flat)
+    refuse_masks(x)
     wanted = tuple(model.input_shape)
     if x.ndim == 0 or x.shape[1:] != wanted:
         hint = layout_hint(x.shape, wanted)

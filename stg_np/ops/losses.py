@@ -99,7 +99,12 @@ class Loss(NamedTuple):
 
 
 def cross_entropy(label_smoothing: float = 0.1) -> Loss:
-    """The loss of a classifier: logits (B, C), labels (B,). Right is the class with the largest logit."""
+    """The loss of a classifier: logits (B, C), labels (B,). Right is the class with the largest logit.
+
+    Raises:
+        ValueError, TypeError: if ``label_smoothing`` is no number in [0, 1].
+    """
+    check_number("label_smoothing", label_smoothing, least=0, most=1)
     forward = partial(cross_entropy_forward, label_smoothing=label_smoothing)
     return Loss(forward, cross_entropy_backward, count_hits)
 
