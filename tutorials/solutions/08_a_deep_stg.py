@@ -76,8 +76,8 @@ assert six_without > six + 0.15
 assert six_without > two + 0.1
 
 # --- 2. Norm behind instead of before -----------------------------------------------------------------------
-# There is no free path any more: every norm stands on it. Two independent random vectors of size 1 add up to one of size
-# √2, so each norm multiplies the gradient by 1/√2, and twelve of them by 1/64: a factor below 1 per layer, again.
+# There is no free path any more: every norm stands on it. Two independent random vectors of size 1 add up to one of
+# size √2, so each norm multiplies the gradient by 1/√2, and twelve of them by 1/64: a factor below 1 per layer, again.
 # (What comes back through the layers is added to that, in both kinds of network; the difference is what is certain.)
 
 
