@@ -160,8 +160,7 @@ def differs_from_the_file(code: str, file: str) -> str:
 
 @every_chapter
 def test_shown_code_is_the_packages(chapter: Path) -> None:
-    if chapter.stem[:2] not in ("09",):  # being rewritten
-        assert "getsource" not in chapter.read_text("utf-8")  # a reader of the page would see nothing
+    assert "getsource" not in chapter.read_text("utf-8")  # a reader of the page would see nothing
     for name, code in shown(chapter):
         assert not differs_from_the_file(code, (ROOT / name).read_text("utf-8")), f"{chapter.name}: not in {name}"
 
