@@ -6,6 +6,8 @@ import io
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, NoReturn, get_args
 
@@ -28,7 +30,10 @@ MODES = {1: "L", 3: "RGB"}
 """Pillow's name of pictures with so many channels."""
 
 LARGEST_FILE = 1 << 30
-"""Bytes of a file that are read at most. Of its pixels, Pillow accepts 179 million."""
+"""Bytes of a file that are read at most."""
+
+MOST_PIXELS = 1 << 28
+"""In a picture; those of telephones have 200 million. Pillow by itself accepts 179 million."""
 
 ENOUGH = 4096
 """Pixels on the longer side: a larger picture is made smaller at once, before anything else is done with it."""
@@ -218,14 +223,14 @@ def decode(file: IO[bytes], name: str) -> Image:
         raise DataError(f"{name} is larger than {LARGEST_FILE >> 30} GiB: make it smaller first")
     file.seek(0)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pillow_accepts(MOST_PIXELS):
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as opened:
                 opened.draft(None, (ENOUGH // 2, ENOUGH // 2))  # a JPEG can be decoded at half its size, a quarter, …
                 opened.load()
                 return upright(opened, opaque(smaller(plain_colours(eight_bits(opened)))))
     except Image.DecompressionBombError as error:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        most = MOST_PIXELS // 10**6
         raise DataError(f"{name} has more than {most} million pixels: make it smaller first") from error
     except MemoryError as error:
         raise DataError(f"{name} does not fit into memory: make it smaller first") from error
@@ -238,6 +243,19 @@ def decode(file: IO[bytes], name: str) -> Image:
     except Exception as error:  # damaged files raise nearly everything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or cut off"
         raise DataError(f"{name} cannot be read as a picture ({reason}): get it again, or convert it to PNG") from error
+
+
+@contextmanager
+def pillow_accepts(pixels: int) -> Iterator[None]:
+    """Let Pillow open pictures of so many pixels: it knows one limit for a whole process, and raises at its double."""
+    from PIL import Image
+
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = pixels // 2
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 class PixelsError(Exception):
