@@ -583,6 +583,12 @@ def test_no_write_permission_is_one_sentence(stg: Stg) -> None:
     assert_one_sentence(stg("train", "--out", "closed/run"), "closed/run", "--out")
 
 
+@pytest.mark.parametrize("command", ["train", "compare", "bench"])
+def test_a_variable_that_is_not_set_is_no_folder(stg: Stg, command: str) -> None:
+    assert_one_sentence(stg(command, "--out", ""), "--out", "is empty")
+    assert files(Path()) == set()
+
+
 def test_a_file_where_the_folder_should_be_is_one_sentence(stg: Stg) -> None:
     Path("taken").write_text("")
     assert_one_sentence(stg("train", "--out", "taken/run"), "taken/run", "--out")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import FAILED, OK, UsageError, checked_device
-from stg_np.commands.options import add_device, add_json, whole
+from stg_np.commands.options import add_device, add_json, some_folder, whole
 from stg_np.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="PART", help=", ".join(SECTIONS))
     parser.add_argument("--peers", metavar="NAMES", help="with commas between, or none (default: all installed)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, and nothing that compiles for minutes")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write tables, JSON and pictures there")
+    parser.add_argument("--out", type=some_folder, metavar="DIR", help="write tables, JSON and pictures there")
     add_json(parser)
     add_device(parser)
     about = "threads on every side (default: one per core)"

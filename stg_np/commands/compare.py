@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import OK, UsageError
-from stg_np.commands.options import add_data_dir, add_workers
+from stg_np.commands.options import add_data_dir, add_workers, some_folder
 from stg_np.compare.plan import ComparisonError, bundled, read_comparison
 from stg_np.engine import Threads
 from stg_np.runs.archive import write_atomically
@@ -46,7 +46,9 @@ examples:
 def add_options(parser: Any) -> None:
     """The list, and where the results go."""
     parser.add_argument("list", nargs="?", default="digits", metavar="LIST", help="a file, or a name (default: digits)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: runs/compare-LIST)")
+    parser.add_argument(
+        "--out", type=some_folder, metavar="DIR", help="folder of the results (default: runs/compare-LIST)"
+    )
     add_data_dir(parser)
     add_workers(parser)
 

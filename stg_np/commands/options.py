@@ -138,6 +138,13 @@ def add_debug(parser: Any) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def some_folder(text: str) -> Path:
+    """A type for argparse: a path. An empty one, of a shell variable that is not set, would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the path of a folder, and is empty")
+    return Path(text)
+
+
 def whole(least: int) -> Callable[[str], int]:
     """A type for argparse: whole numbers from ``least`` to 2³¹ − 1."""
 

@@ -15,7 +15,15 @@ from typing import Any, NoReturn, Self
 
 from stg_np.backend import Array
 from stg_np.commands import OK, UsageError, checked_device, complain_of_damaged
-from stg_np.commands.options import add_data_dir, add_device, add_workers, height_and_width, positive, whole
+from stg_np.commands.options import (
+    add_data_dir,
+    add_device,
+    add_workers,
+    height_and_width,
+    positive,
+    some_folder,
+    whole,
+)
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES, is_own
 from stg_np.engine import Engine, Threads
@@ -96,7 +104,7 @@ def add_options(parser: Any) -> None:
     patience = "stop when the validation accuracy has not risen for so many epochs (0: never)"
     how.add_argument("--patience", type=whole(0), metavar="N", help=patience)
     where = parser.add_argument_group("where")
-    where.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/PRESET)")
+    where.add_argument("--out", type=some_folder, metavar="DIR", help="folder of the run (default: runs/PRESET)")
     exclusive = where.add_mutually_exclusive_group()
     exclusive.add_argument("--resume", action="store_true", help="go on with the run in that folder, as it was begun")
     exclusive.add_argument(

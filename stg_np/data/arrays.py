@@ -296,7 +296,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     wanted = {name for names in NAMES for name in names} | {"classes", "value_range", "flip"}
     arrays: dict[str, NDArray[Any]] = {}
     if not path.is_file():
-        raise DataError(f"there is no file {path}: check the path")
+        raise DataError(f"there is no file {path}: check the path, or say with --data where it is")
     room = most = min(LARGEST, max(FREE, LARGEST_RATIO * path.stat().st_size))
     try:
         with open_zip(path, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)) as archive:
