@@ -50,7 +50,7 @@ def curves_png(metrics: Sequence[Mapping[str, Any]], title: str, label_smoothing
         axes.grid(alpha=0.3)
         if epochs:
             axes.set_xlim(0.5, epochs[-1]["epoch"] + 0.5)
-            axes.legend()
+            axes.legend(loc="upper right" if name == "loss" else "lower right")  # to look for the best place takes time
     return png(figure)
 
 
