@@ -11,7 +11,6 @@ import json
 import re
 import runpy
 import sys
-import warnings
 from functools import cache
 from pathlib import Path
 from textwrap import dedent
@@ -108,6 +107,18 @@ def test_a_chapter_says_its_number_and_asserts_what_it_claims(chapter: Path) -> 
     source = chapter.read_text("utf-8")
     assert source.startswith(f"# %% [markdown]\n# # {int(chapter.name[:2])} · ")
     assert sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source))) >= 10
+
+
+@every_chapter
+def test_a_chapter_says_what_it_is_for_and_ends_with_words_summary_and_exercises(chapter: Path) -> None:
+    text = markdown(chapter)
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings[-3:] == ["In the field's words", "Summary", "Exercises"]
+    assert "**You will know**" in text.split("\n## ")[0]
+    exercises = text.split("\n## Exercises")[1]
+    assert re.findall(r"^\*\*(\d)\. ", exercises, re.MULTILINE) == ["1", "2", "3"]
+    assert exercises.count("<details>") == exercises.count("</details>") == 3  # a hint each
+    assert (FOLDER / "solutions" / chapter.name).exists()
 
 
 # --- code of the package that is shown ----------------------------------------------------------------------
@@ -260,7 +271,7 @@ def test_the_colours_of_the_style_are_legible_on_white_and_on_dark() -> None:
 def test_pyplot_finds_the_style() -> None:
     import matplotlib.pyplot as plt
 
-    with warnings.catch_warnings(), plt.style.context("stg_np.tutorial"):
+    with plt.style.context("stg_np.tutorial"):
         assert plt.rcParams["figure.facecolor"] == "none"
 
 
