@@ -22,6 +22,7 @@ PARTS = Path(__file__).parent / "play"
 PAGE = Path(__file__).parent.parent / "tutorials" / "play.html"
 
 NETWORK = "digits"
+WEIGHTS = weights.FOLDER / f"{NETWORK}.npz"
 HARD = (124, 221, 248, 349)
 """Test pictures that this network gets wrong."""
 
@@ -55,7 +56,7 @@ def network() -> dict[str, Any]:
     Raises:
         ValueError: if it is of a form that the page's script does not compute.
     """
-    about, now = weights.load(weights.FOLDER / f"{NETWORK}.npz", "cpu")
+    about, now = weights.load(WEIGHTS, "cpu")
     model, data = about.model, about.data
     if not isinstance(model, STG):
         raise ValueError("the page computes STGs only")
