@@ -232,7 +232,7 @@ def test_a_drawing_is_seen_as_predict_sees_it() -> None:
         """{
         const papers = drawings.map((strokes) => {
           const paper = emptyPaper();
-          for (const points of strokes) points.forEach((point, k) => drawLine(paper, points[Math.max(0, k - 1)], point));
+          for (const line of strokes) line.forEach((point, k) => drawLine(paper, line[Math.max(0, k - 1)], point));
           return paper;
         });
         return [papers, papers.map((paper) => seeDrawing(paper, { side: 8, value_range: 16 }))];
@@ -265,7 +265,7 @@ def test_the_page_works_in_a_browser_on_a_small_screen(tmp_path: Path) -> None:
     frame.write_text(
         f"""<iframe src="{play.PAGE.as_uri()}?selftest" style="width: 375px; height: 700px; border: 0"></iframe>
         <pre id="report"></pre>
-        <script>onmessage = (event) => document.getElementById("report").textContent = JSON.stringify(event.data)</script>
+        <script>onmessage = ({{ data }}) => document.querySelector("pre").append(JSON.stringify(data))</script>
         """,
         "utf-8",
     )
