@@ -32,8 +32,9 @@ coverage: .venv/test.done  ## lines and branches of the mathematics that the tes
 mutation: .venv/test.done  ## errors planted in the source, one at a time: fails if one is not noticed (long)
 	$(BIN)/python -m tools.mutate --out benchmarks/results/mutation.md
 
-tutorials: .venv/docs.done  ## run every chapter and write it as a notebook with outputs (tutorials/notebooks)
+tutorials: .venv/docs.done  ## run every chapter and write it as a notebook with outputs (tutorials/notebooks), and the page to play with
 	$(BIN)/python -m tools.tutorials
+	$(BIN)/python -m tools.play
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

@@ -184,8 +184,9 @@
   function take(picture, label = null) {
     pixels = picture;
     truth = label;
-    if (!asked) requestAnimationFrame(show);
+    if (asked) return;
     asked = true;
+    requestAnimationFrame(show);
   }
 
   function show() {
@@ -227,5 +228,6 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showPaper);
   showPaper();
-  take([...EXAMPLES[3].pixels], EXAMPLES[3].digit);
+  [pixels, truth] = [EXAMPLES[3].pixels, EXAMPLES[3].digit];
+  show();
 }
