@@ -399,6 +399,9 @@ class Poisoned(Noisy):
     bad: tuple[int, ...] = (4,)
     poison: float = float("nan")
 
+    def __post_init__(self) -> None:
+        """What it has besides is no configuration, and not checked as such."""
+
     def backward(self, dlogits: Array, cache: Any, params: Params, **options: Any) -> Params:
         grads = super().backward(dlogits, cache, params, **options)
         if next(self.calls) + 1 in self.bad:
