@@ -1,7 +1,4 @@
-"""The STG as a classifier of scikit-learn.
-
-scikit-learn is no part of the test group: ``pip install --group bench``, and these tests are run, too.
-"""
+"""The STG as a classifier of scikit-learn, held to scikit-learn's own checks of estimators."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import numpy as np
 import pytest
 
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
-needs_sklearn = pytest.mark.skipif(not HAS_SKLEARN, reason="scikit-learn is not installed: pip install --group bench")
+needs_sklearn = pytest.mark.skipif(not HAS_SKLEARN, reason="scikit-learn is not installed: pip install --group test")
 SMALL: dict[str, Any] = {
     "width": 4, "layers": 1, "epochs": 4, "batch_size": 16, "learning_rate": 0.05, "random_state": 0,
 }  # fmt: skip
