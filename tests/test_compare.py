@@ -261,3 +261,8 @@ def test_a_file_that_is_no_list_of_results_is_left_alone(capsys: pytest.CaptureF
     assert main(["compare", "layers.toml", "--workers", "1", "--out", "out"]) == 2
     assert "out/results.jsonl is no list of results" in capsys.readouterr().err
     assert Path("out/results.jsonl").read_text() == "my notes\n"
+    Path("reports").mkdir()
+    Path("reports/report.md").write_text("my notes\n")
+    assert main(["compare", "layers.toml", "--workers", "1", "--out", "reports"]) == 2
+    assert "reports holds report.md, but no results.jsonl" in capsys.readouterr().err
+    assert Path("reports/report.md").read_text() == "my notes\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from time import perf_counter
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.out or Path("runs") / f"compare-{Path(args.list).stem}"
     command = shlex.join(["stg-np", "compare", args.list])
+    refuse_reports_of_others(folder)
     try:
         comparison = read_comparison(args.list)
         results: list[Result] = []
@@ -78,6 +80,21 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     say((folder / "report.md").read_text(encoding="utf-8").rstrip())
     return OK
+
+
+def refuse_reports_of_others(folder: Path) -> None:
+    """Where there are no results, a report is not one of ours, and would be overwritten.
+
+    Raises:
+        UsageError: if there is one.
+    """
+    from stg_np.compare.trainings import RESULTS
+
+    found = [name for name in ("report.md", "report.png") if os.path.lexists(folder / name)]
+    if found and not (folder / RESULTS).exists():
+        raise UsageError(
+            f"{folder} holds {' and '.join(found)}, but no {RESULTS} of a comparison: choose another folder with --out"
+        )
 
 
 class Teller:

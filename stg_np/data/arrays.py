@@ -92,9 +92,9 @@ def save(dataset: Dataset, path: Path) -> None:
     """
     if not accepts(path):
         raise DataError(f"{path} would be a NumPy archive: give it a name that ends in .npz")
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             np.savez_compressed(
                 file,
                 x_train=dataset.train_images,

@@ -173,6 +173,9 @@ def test_a_data_set_is_saved_and_loaded() -> None:
     assert same(made, again)
     assert (again.classes, again.fingerprint, again.value_range) == (made.classes, made.fingerprint, 255)
     assert again.flip
+    Path("letters.npz.part").write_text("somebody's")
+    made.save("letters.npz")
+    assert Path("letters.npz.part").read_text() == "somebody's"
     assert "ends in .npz" in one_sentence(lambda: made.save("letters"))
     assert "cannot write" in one_sentence(lambda: made.save("no/such/folder/letters.npz"))
 
