@@ -27,6 +27,7 @@ from stg_np.layers.maps import MapSpec
 from stg_np.layers.rnn import RNN_CELL, init_rnn
 from stg_np.layers.spec import Cell, Direction, STMKind, WalkSpec
 from stg_np.models.base import Model, loss_and_grad
+from stg_np.models.cnn import CNN
 from stg_np.models.gru import GRU
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.lstm import LSTM
@@ -34,7 +35,7 @@ from stg_np.models.mlp import MLP
 from stg_np.models.rnn import RNN
 from stg_np.models.steps import VIEWS
 from stg_np.models.stg import STG
-from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
+from stg_np.ops.activations import GELU, IDENTITY, RELU, SIGMOID, TANH, Activation
 from stg_np.ops.batch_norm import (
     Statistics,
     batch_norm_backward,
@@ -113,7 +114,7 @@ def package_pairs(rng: np.random.Generator, device: str = "cpu") -> Iterator[Pai
 
 def activations(rng: np.random.Generator) -> Iterator[Pair]:
     """Every φ; the ReLU away from its kink at 0."""
-    for name, phi in {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU}.items():
+    for name, phi in {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU, "gelu": GELU}.items():
         x = rng.standard_normal((3, 4))
         yield Pair(name, *activation_pair(phi), {"x": x + 0.1 * np.sign(x)})
 
@@ -314,6 +315,10 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
         picture = ImageSTG((8, 8, 2), 3, **{"widths": (8, 4), "depth": 2, "stem": 3, "length": 4.0} | fields)
         yield model_pair(f"image STG, {'fast, ' if fast else ''}{name}", picture, rng, fast=fast)
     yield loss_pair("loss of the image STG", ImageSTG((4, 4, 2), 3, widths=(8,), sweeping=(2,), stem=3), rng)
+    for fast in (False, True):
+        cnn = CNN((8, 8, 2), 3, widths=(8, 4), depth=2, stem=3)
+        yield model_pair(f"CNN{', fast' if fast else ''}", cnn, rng, fast=fast)
+    yield loss_pair("loss of the CNN", CNN((4, 4, 2), 3, widths=(8,), stem=3), rng)
     yield model_pair("MLP", MLP((4, 3, 2), 3, widths=(6, 5)), rng)
     for other in (LSTM, GRU, RNN):
         stack = other((4, 4, 1), 3, width=6, layers=3, alternate=True, view="patches", patch=(2, 2))

@@ -18,7 +18,8 @@ import numpy as np
 from stg_np.backend import Array, to_host
 from stg_np.layers.walk import LayerCache, in_order
 from stg_np.models.base import Model
-from stg_np.models.image_stg import ImageSTG, ImageSTGCache
+from stg_np.models.image_stg import ImageSTG
+from stg_np.models.map_stack import MapStackCache
 from stg_np.models.stack import StackCache
 from stg_np.models.stg import STG
 from stg_np.ops.losses import log_softmax
@@ -181,7 +182,7 @@ def longest(way: Way) -> Track:
 # --- the image STG --------------------------------------------------------------------------------------------
 
 
-def image_layers(model: ImageSTG, cache: ImageSTGCache) -> list[LayerSeen]:
+def image_layers(model: ImageSTG, cache: MapStackCache) -> list[LayerSeen]:
     """The layers of an image STG."""
     return [
         image_layer(name, model.spec(name).kind.sweep, layer.gated) for name, layer in zip(model.names, cache.layers)

@@ -308,8 +308,8 @@ def image_stm_backward(dy: Array, cache: ImageSTMCache, params: STMParams, kind:
     return dx, STMParams(dwindow.W, db, None, dw)
 
 
-def window_params(params: STMParams) -> ConvParams:
-    """The kernel as a convolution's parameters: without a bias, for the gates add theirs."""
+def window_params(params: STMParams | ConvParams) -> ConvParams:
+    """The kernel as a convolution's parameters: without a bias, which is added after pooling and norm."""
     W = params.W
     return ConvParams(W, get_xp(W).zeros(W.shape[-1:], dtype=W.dtype))
 

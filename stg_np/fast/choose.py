@@ -18,9 +18,10 @@ from stg_np.fast import cells, cuda, cuda_sweep, layer, walks
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import maps as fast_maps
 from stg_np.layers import maps, walk
-from stg_np.layers.maps import MapSpec
+from stg_np.layers.maps import MapParams, MapSpec
 from stg_np.layers.spec import Cell, Pair, STMKind, WalkSpec
 from stg_np.ops import conv
+from stg_np.ops.activations import Activation
 from stg_np.sweep import SweepKind
 from stg_np.workspace import Workspace
 
@@ -57,7 +58,7 @@ def stm_cell(x: Array, kind: STMKind, work: Workspace | None) -> Cell:
     return Cell(partial(forward, phi_z=kind.phi_z), backward, walk.empty_memory)
 
 
-def map_layer_pair(x: Array, spec: MapSpec, params: stm.STMParams, work: Workspace | None) -> Pair:
+def map_layer_pair(x: Array, spec: MapSpec, params: MapParams, work: Workspace | None) -> Pair:
     """``forward(h, params, spec, statistics)`` and ``backward(dy, cache, params, spec)`` of a layer of maps."""
     if work is not None and get_xp(x) is np and fast_maps.covers(spec.kind, params):
         return Pair(partial(fast_maps.map_layer_forward, work=work), partial(fast_maps.map_layer_backward, work=work))
@@ -66,8 +67,10 @@ def map_layer_pair(x: Array, spec: MapSpec, params: stm.STMParams, work: Workspa
     return Pair(forward, partial(maps.map_layer_backward, window=window, gated=gated))
 
 
-def sweep_pair(x: Array, kind: SweepKind, work: Workspace | None) -> Pair:
-    """``forward(p, params, kind)`` and ``backward(dy, cache, params, kind)`` of gates and sweeps on arrays like x."""
+def sweep_pair(x: Array, kind: SweepKind | Activation, work: Workspace | None) -> Pair:
+    """``forward(p, params, kind)`` and ``backward(dy, cache, params, kind)`` of what follows a window."""
+    if isinstance(kind, Activation):
+        return maps.PLAIN_ACTIVATION
     if work is not None and cuda.available(get_xp(x)) and cuda_sweep.covers(kind, x.dtype):
         return Pair(cuda_sweep.gated_sweep_forward, cuda_sweep.gated_sweep_backward)
     return maps.PLAIN_SWEEP

@@ -48,8 +48,10 @@ class FastMapCache(NamedTuple):
     by_batch: bool  # whether the statistics were this batch's own
 
 
-def covers(kind: SweepKind, params: STMParams) -> bool:
+def covers(kind: Any, params: Any) -> bool:
     """Whether this module computes such a layer; the rest is the plain path's, with the fast convolution."""
+    if not isinstance(kind, SweepKind):
+        return False
     joined = kind.sweep is STILL or kind.sweep.forward is quarters_forward
     simple = kind.phi_z is IDENTITY and kind.phi is IDENTITY and not kind.louder
     return joined and simple and params.w is not None and params.W.dtype in (np.float32, np.float64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stg_np.models.cnn import CNN
 from stg_np.models.gru import GRU
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.lstm import LSTM
@@ -18,6 +19,7 @@ MODELS: dict[str, type[Any]] = {
     "stg": STG,
     "image-stg": ImageSTG,
     "mlp": MLP,
+    "cnn": CNN,
     "lstm": LSTM,
     "gru": GRU,
     "rnn": RNN,
