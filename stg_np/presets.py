@@ -74,6 +74,11 @@ def copying(delay: int, epochs: int) -> Preset:
     return Preset(f"copy-{delay}", about, ONE_WAY | {"width": 128, "layers": 3, "pool": "none"}, config)
 
 
+def beside(preset: Preset, kind: str, about: str, **fields: Any) -> Preset:
+    """The same data, recipe and stack with another kind of network, of about as many parameters."""
+    return replace(preset, kind=kind, about=about, model={**preset.model, **fields})
+
+
 PRESETS = {
     "digits": Preset(
         "digits",
@@ -154,6 +159,30 @@ PRESETS = {
     "copy-100": copying(100, epochs=100),
     "copy-1000": copying(1000, epochs=100),
 }
+
+PRESETS |= {
+    f"{name}-{kind}": beside(PRESETS[name], kind, f"{PRESETS[name].about}; {cells} in place of the STM", width=width)
+    for name, kind, cells, width in (
+        ("digits", "lstm", "LSTMs", 72),
+        ("digits", "gru", "GRUs", 84),
+        ("digits", "rnn", "plain recurrent cells", 146),
+        ("cifar10-rows", "lstm", "LSTMs", 152),
+        ("cifar10-rows", "gru", "GRUs", 176),
+        ("cifar10-patches", "lstm", "LSTMs", 102),
+        ("cifar10-patches", "gru", "GRUs", 118),
+    )
+}
+PRESETS |= {
+    f"{name}-cnn": Preset(
+        PRESETS[image].data,
+        "the CNN beside the image STG: its windows and its recipe, with an activation for its gates",
+        {field: value for field, value in PRESETS[image].model.items() if field != "sweeping"},
+        PRESETS[image].config,
+        kind="cnn",
+    )
+    for name, image in (("digits", "digits-image"), ("cifar10", "cifar10-fast"))
+}
+"""What the STG is measured against, with its recipe; the learning rates are the STG's, for a comparison to search."""
 
 DEFAULT_PRESET = {"digits": "digits", "fashion-mnist": "fashion-rows", "cifar10": "cifar10-patches"}
 """The preset of a data set where only the data set is named."""

@@ -34,11 +34,16 @@ A list of your own:
   name = "192 wide"
   set.model.width = 192
 
+With these two lines each entry's learning rate is searched first, on held-out pictures, as many trials for each:
+  [search]
+  factors = [0.25, 0.5, 1, 2, 4]
+
 What is measured are pictures held out of the training pictures. The same command goes on where it was stopped. The
 folder then holds report.md, report.png, results.jsonl and the trained networks, which eval and predict take.
 
 examples:
   stg-np compare                                     a few minutes, on the bundled digits
+  stg-np compare baselines                           STG, LSTM, GRU, MLP, CNN …, each with its own learning rate
   stg-np compare ablation --out runs/ablation        what each part of the image STG is worth: hours
   stg-np compare mine.toml --out runs/mine
 """

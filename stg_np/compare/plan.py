@@ -16,6 +16,12 @@ A list is a TOML file (:data:`BUNDLED` holds those of the package)::
 What is measured are the pictures that each seed holds out of the training pictures; with ``on = "test"`` nothing is
 held out and the test pictures are measured, which is for a last look. An entry with ``of`` is not trained: it is the
 trained network of another entry with something of the model changed.
+
+So that no entry loses by a learning rate that was found for another, a list may have each entry's searched first::
+
+    [search]
+    factors = [0.25, 0.5, 1, 2, 4]      # of the preset's own rate: as many trials for everybody
+    seeds = [100]                       # whose held-out pictures decide; the test pictures never do
 """
 
 from __future__ import annotations
@@ -57,6 +63,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The learning rates that are tried for every entry that is trained, before its seeds are.
+
+    Attributes:
+        factors: of the learning rate that the entry has by its preset and its changes.
+        seeds: each factor is tried with all of them, and measured on the pictures that they hold out.
+    """
+
+    factors: tuple[float, ...]
+    seeds: tuple[int, ...] = (100,)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A list, as it was read; see the top of this module.
 
@@ -64,6 +83,7 @@ class Comparison:
         about: what is compared, the title of the report. preset: of every entry that names no other.
         data: empty: that of the preset. seeds: of the draws and of the pictures held out; all for each entry.
         pictures: to train on, as many of each class; 0: all. on: what is measured. set: changes for every entry.
+        search: of the learning rates; None: they are those of the presets.
     """
 
     about: str
@@ -74,6 +94,7 @@ class Comparison:
     pictures: int = 0
     on: Literal["validation", "test"] = "validation"
     set: dict[str, Any] = field(default_factory=dict)
+    search: Search | None = None
 
     def preset_of(self, entry: Entry) -> str:
         """The name of the preset that an entry begins from."""
@@ -128,6 +149,8 @@ def checked(comparison: Comparison) -> Comparison:
         raise ValueError("two entries have one name, or a seed stands there twice")
     if comparison.pictures < 0 or min(comparison.seeds) < 0:
         raise ValueError("pictures and seeds are at least 0")
+    if comparison.search is not None:
+        check_search(comparison.search)
     trained = [entry.name for entry in comparison.entries if not entry.of]
     for entry in comparison.entries:
         preset = comparison.preset_of(entry)
@@ -142,3 +165,17 @@ def checked(comparison: Comparison) -> Comparison:
         if entry.of and "training" in entry.set:
             raise ValueError(f"{showable(entry.name, 60)!r} is not trained, so set.training says nothing")
     return comparison
+
+
+def check_search(search: Search) -> None:
+    """Refuse a search in which nothing can be found.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not search.factors or not search.seeds:
+        raise ValueError("a search needs factors and seeds")
+    if min(search.factors) <= 0 or min(search.seeds) < 0:
+        raise ValueError("the factors of a search are above 0, and its seeds at least 0")
+    if len(set(search.factors)) < len(search.factors) or len(set(search.seeds)) < len(search.seeds):
+        raise ValueError("a factor or a seed stands twice in the search")

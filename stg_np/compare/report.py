@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stg_np.compare.plan import Comparison, Entry
-from stg_np.compare.trainings import Result
+from stg_np.compare.trainings import Result, best_factors
 from stg_np.machine import describe
 from stg_np.runs.description import flattened
 from stg_np.tables import document, facts_list, section, table
@@ -21,6 +21,10 @@ Difference: to the first line, in points, seed by seed: mean ± standard error o
 standard errors is none that these trainings show. Training loss: of the last epoch, on varied pictures, smoothed as the
 preset says. Multiply-adds: of one picture, forward. Seconds: of one training."""
 
+SEARCHED = """\
+Accuracy in per cent on the pictures that seed {seeds} holds out, by the factor of the preset's learning rate. The
+highest is chosen, of equal ones that of the lowest loss; the last column is the rate, of the matrices."""
+
 
 def report(comparison: Comparison, results: Sequence[Result], label: str, command: str) -> str:
     """The results so far as Markdown.
@@ -29,20 +33,42 @@ def report(comparison: Comparison, results: Sequence[Result], label: str, comman
         comparison: the list. results: of :func:`~stg_np.compare.trainings.compare`, or the first of them.
         label: of the data set. command: what makes this report again.
     """
-    seeds = sorted({result.seed for result in results})
     measured_on = {"validation": "pictures that were held out", "test": "the test pictures"}[comparison.on]
+    seeds = sorted({result.seed for result in results if not result.trial})
     reading = READING.format(
         pictures=f"{measured_on} of {label}",
         seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed, so that no spread is known",
     )
+    trials = [result for result in results if result.trial]
+    results = [result for result in results if not result.trial]
     facts = {"seeds": ", ".join(map(str, seeds)), "pictures to train on": comparison.pictures or "all", **describe()}
     differences = "\n".join(map(differing, comparison.entries))
     everybody = f", with {showing(comparison.set)}" if comparison.set else ""
     return document(
         comparison.about[:1].upper() + comparison.about[1:], command, facts_list(facts), reading,
         table(HEAD, rows(comparison, results)),
+        section("Learning rates", searched(comparison, trials)),
         section("What differs", f"From the preset {comparison.preset}{everybody}:", differences),
     )  # fmt: skip
+
+
+def searched(comparison: Comparison, trials: Sequence[Result]) -> str:
+    """What every trial of the search gave, the best in bold; empty without a search."""
+    if comparison.search is None or not trials:
+        return ""
+    best, lines = best_factors(trials), []
+    for name in best:
+        own = [result for result in trials if result.entry == name]
+        cells = []
+        for factor in comparison.search.factors:
+            tried = [result for result in own if result.factor == factor]
+            share = f"{100 * np.mean([result.accuracy for result in tried]):.2f}" if tried else ""
+            cells.append(f"**{share}**" if factor == best[name] else share)
+        rate = next(result.rate for result in own if result.factor == best[name])
+        lines.append((name, *cells, f"{rate:g}"))
+    about = SEARCHED.format(seeds=", ".join(map(str, comparison.search.seeds)))
+    head = ("", *(f"× {factor:g}" for factor in comparison.search.factors), "chosen")
+    return f"{about}\n\n{table(head, lines)}"
 
 
 def differing(entry: Entry) -> str:
@@ -59,8 +85,8 @@ def showing(changes: dict[str, Any]) -> str:
 
 
 def of_entry(results: Sequence[Result], name: str) -> dict[int, Result]:
-    """The results of one entry, by seed."""
-    return {result.seed: result for result in results if result.entry == name}
+    """The results of one entry, by seed, without its trials."""
+    return {result.seed: result for result in results if result.entry == name and not result.trial}
 
 
 def rows(comparison: Comparison, results: Sequence[Result]) -> list[tuple[str, ...]]:

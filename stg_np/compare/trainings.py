@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from os import PathLike
@@ -19,6 +19,7 @@ from stg_np.divergence import refuse_infinite_state
 from stg_np.engine import Engine
 from stg_np.evaluate import accuracy, predict_logits
 from stg_np.foreign import parse_json, read_limited, showable
+from stg_np.optim import with_learning_rate
 from stg_np.presets import PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import write_atomically
@@ -38,7 +39,8 @@ class Result(NamedTuple):
 
     ``training_loss`` and ``training_accuracy`` are those of the last epoch, on varied pictures; ``seconds`` those of
     the training, all None where there was none; ``multiply_adds`` of one picture, forward; ``what``: see
-    :attr:`Job.what`.
+    :attr:`Job.what`; ``factor``: of the learning rate, and ``rate``, what came of it; ``trial``: whether it only helped
+    to find it.
     """
 
     entry: str
@@ -51,6 +53,9 @@ class Result(NamedTuple):
     seconds: float | None
     parameters: int
     multiply_adds: int
+    factor: float = 1.0
+    rate: float | None = None
+    trial: bool = False
 
 
 class Told(NamedTuple):
@@ -85,8 +90,10 @@ def pictures_for(comparison: Comparison, seed: int, dataset: Dataset) -> Picture
     return Pictures(fewer(train, comparison.pictures, seed), held_out, facts, of_task(dataset))
 
 
-def described(comparison: Comparison, entry: Entry, seed: int, pictures: Pictures) -> tuple[Run, About]:
-    """The training of an entry with a seed.
+def described(
+    comparison: Comparison, entry: Entry, seed: int, pictures: Pictures, factor: float = 1.0
+) -> tuple[Run, About]:
+    """The training of an entry with a seed, its learning rate times a factor.
 
     Raises:
         ComparisonError: if its changes do not fit the preset, or the preset the data.
@@ -98,7 +105,10 @@ def described(comparison: Comparison, entry: Entry, seed: int, pictures: Picture
         model, config = model_of(table, shape, len(facts.classes)), training_of(table)
     except ValueError as error:
         raise ComparisonError(f"{showable(entry.name, 60)!r} cannot be made: {showable(error)}") from None
-    config = replace(config, seed=seed, flip=config.flip and facts.flip)
+    optimizer = config.optimizer
+    if factor != 1:  # or nothing: a product with 1 may be another number where rates are in proportion
+        optimizer = with_learning_rate(optimizer, factor * optimizer.learning_rate)
+    config = replace(config, optimizer=optimizer, seed=seed, flip=config.flip and facts.flip)
     about = About(stg_np.__version__, preset, comparison.on == "test", "cpu", facts, model, config)
     return Run(model, config, train, measured, facts.scaling, **task), about
 
@@ -119,6 +129,13 @@ class Job(NamedTuple):
     seed: int
     run: Run
     about: About
+    factor: float = 1.0
+    trial: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the entry, with what is tried."""
+        return f"{self.entry.name}, learning rate × {self.factor:g}" if self.trial else self.entry.name
 
     @property
     def what(self) -> str:
@@ -141,6 +158,8 @@ def compare(
 ) -> list[Result]:
     """Train and measure every entry with every seed; what the folder holds already is not done again.
 
+    Where the list has a search, the learning rate of each entry is found first; those trials are results, too.
+
     Seed by seed, so that a comparison which is stopped half-way has compared something. Each result is written as soon
     as it is there, and the state of a training after each epoch: the same call goes on where another was stopped.
 
@@ -153,35 +172,91 @@ def compare(
         TrainingError: if a training diverges. CheckpointError: if something cannot be read or written.
     """
     dataset = load(comparison.data or PRESETS[comparison.preset].data, data_dir)
+    trials, jobs = trials_of(comparison, dataset), jobs_of(comparison, dataset)
+    check_tests(jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {result.what: result for result in results_in(folder)}  # what has changed since stays in the file, too
+    results: list[Result] = []
+
+    def do(some: list[Job]) -> list[Result]:
+        trained = {(job.entry.name, job.seed): job for job in some}
+        for job in some:
+            standing = Told(dataset.label, job.name, job.seed, len(results), len(trials) + len(jobs))
+            result = known.get(job.what)
+            if result is None:
+                if job.entry.of:
+                    state = trained[job.entry.of, job.seed].state(folder)
+                    result = measured(job, checkpoint.load(state).now, engine)
+                else:
+                    result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
+                known[job.what] = result
+                write_results(folder, known.values())
+            # it may have had another name when it was trained, or have been a trial
+            result = result._replace(entry=job.entry.name, factor=job.factor, trial=job.trial)
+            results.append(result)
+            told(standing._replace(done=len(results), result=result))
+        return results
+
+    do(trials)
+    best = best_factors(results)
+    do(jobs_of(comparison, dataset, best) if best else jobs)
+    return results
+
+
+def trials_of(comparison: Comparison, dataset: Dataset) -> list[Job]:
+    """Every factor of the search with every entry that is trained, on pictures that are held out; none without one."""
+    held_out, trials = replace(comparison, on="validation"), []
+    for seed in comparison.search.seeds if comparison.search else ():
+        pictures = pictures_for(held_out, seed, dataset)
+        for entry in comparison.entries:
+            for factor in comparison.search.factors if comparison.search and not entry.of else ():
+                made = described(held_out, entry, seed, pictures, factor)
+                trials.append(Job(entry, seed, *made, factor, trial=True))
+    return trials
+
+
+def best_factors(trials: Sequence[Result]) -> dict[str, float]:
+    """For each entry the factor of the highest accuracy, in the mean of the seeds; of equal ones the lowest loss."""
+    best = {}
+    for name in dict.fromkeys(result.entry for result in trials):
+        own = [result for result in trials if result.entry == name]
+        scores = {
+            factor: max_first([result for result in own if result.factor == factor])
+            for factor in dict.fromkeys(result.factor for result in own)
+        }
+        best[name] = max(scores, key=lambda factor: scores[factor])
+    return best
+
+
+def max_first(results: Sequence[Result]) -> tuple[float, float]:
+    """What the higher the better: accuracy, then the loss, negated; means."""
+    count = len(results)
+    return sum(result.accuracy for result in results) / count, -sum(result.loss for result in results) / count
+
+
+def jobs_of(comparison: Comparison, dataset: Dataset, factors: Mapping[str, float] | None = None) -> list[Job]:
+    """Every entry with every seed; ``factors``: of the learning rates, by the names of the entries."""
     jobs: list[Job] = []
     for seed in comparison.seeds:
         pictures = pictures_for(comparison, seed, dataset)
         for entry in sorted(comparison.entries, key=lambda entry: bool(entry.of)):
-            jobs.append(Job(entry, seed, *described(comparison, entry, seed, pictures)))
+            factor = (factors or {}).get(entry.of or entry.name, 1.0)
+            jobs.append(Job(entry, seed, *described(comparison, entry, seed, pictures, factor), factor))
+    return jobs
+
+
+def check_tests(jobs: Sequence[Job]) -> None:
+    """Whether every entry that tests another's networks has parameters like theirs.
+
+    Raises:
+        ComparisonError: if not.
+    """
     trained = {(job.entry.name, job.seed): job for job in jobs}
     for job in jobs:
         of = job.entry.of
         if of and job.run.model.layout() != trained[of, job.seed].run.model.layout():
             name, of = showable(job.entry.name, 60), showable(of, 60)
             raise ComparisonError(f"{name!r} has other parameters than {of!r}: it cannot test those")
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {result.what: result for result in results_in(folder)}  # what has changed since stays in the file, too
-    results: list[Result] = []
-    for job in jobs:
-        standing = Told(dataset.label, job.entry.name, job.seed, len(results), len(jobs))
-        result = known.get(job.what)
-        if result is None:
-            if job.entry.of:
-                state = trained[job.entry.of, job.seed].state(folder)
-                result = measured(job, checkpoint.load(state).now, engine)
-            else:
-                result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
-            known[job.what] = result
-            write_results(folder, known.values())
-        result = result._replace(entry=job.entry.name)  # it may have had another when it was trained
-        results.append(result)
-        told(standing._replace(done=len(results), result=result))
-    return results
 
 
 def pass_on(told: Callable[[Told], None], standing: Told, record: Record) -> None:
@@ -216,9 +291,11 @@ def measured(job: Job, now: TrainState, engine: Engine) -> Result:
     logits = predict_logits(model, now.params, now.state, seen.images, engine, partial(prepare, job.run))
     loss, share = accuracy(logits, seen.labels, job.run.loss)
     multiply_adds = sum(part.multiply_adds for part in model.parts(now.params))
+    rate = job.run.config.optimizer.learning_rate
     return Result(
-        job.entry.name, job.seed, job.what, share, loss, None, None, None, now.params.flat.size, multiply_adds
-    )
+        job.entry.name, job.seed, job.what, share, loss, None, None, None, now.params.flat.size, multiply_adds,
+        job.factor, rate, job.trial,
+    )  # fmt: skip
 
 
 def write_results(folder: Path, results: Iterable[Result]) -> None:
