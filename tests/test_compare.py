@@ -13,7 +13,7 @@ import pytest
 from stg_np.cli import main
 from stg_np.compare.plan import Comparison, Entry, bundled, read_comparison
 from stg_np.compare.report import report, spread
-from stg_np.compare.trainings import Result, Told, compare, pictures_for
+from stg_np.compare.trainings import Result, Told, best_factors, compare, pictures_for
 from stg_np.compare.trainings import described as described_for
 from stg_np.data import Dataset, load
 from stg_np.engine import Threads
@@ -175,6 +175,93 @@ def test_every_list_of_the_package_can_be_made(name: str) -> None:
         assert run.model.forward(x, params, state)[0].shape == (1, classes)
 
 
+# --- The search -------------------------------------------------------------------------------------------------------
+
+SEARCHING = (
+    LIST
+    + """
+[search]
+factors = [0.5, 2]
+seeds = [3]
+"""
+)
+
+
+def searching() -> Comparison:
+    Path("searching.toml").write_text(SEARCHING)
+    return read_comparison("searching.toml")
+
+
+def test_every_entry_that_is_trained_has_its_rate_searched_on_held_out_pictures() -> None:
+    comparison = replace(searching(), on="test")
+    results = run(comparison)
+    trials, finals = results[:4], results[4:]
+    assert [(trial.entry, trial.seed, trial.factor, trial.rate, trial.trial) for trial in trials] == [
+        ("two layers", 3, 0.5, 0.005, True), ("two layers", 3, 2.0, 0.02, True),
+        ("one layer", 3, 0.5, 0.005, True), ("one layer", 3, 2.0, 0.02, True),
+    ]  # fmt: skip
+    best = best_factors(trials)
+    assert [(final.entry, final.factor, final.trial) for final in finals] == [
+        (name, best[of], False) for name, of in 2 * [
+            ("two layers", "two layers"), ("one layer", "one layer"), ("cut", "two layers"),
+        ]
+    ]  # fmt: skip
+    dataset = load("quarters.npz")
+    held_out = pictures_for(replace(comparison, on="validation"), 3, dataset)
+    with Threads(1) as engine:  # the trial of a rate is a training like any other, with that rate
+        stored = checkpoint.load(Path("out") / f"state-{trials[1].what}.npz")
+        assert stored.about.training.optimizer.learning_rate == 0.02
+        assert not stored.about.final
+        logits = logits_of(stored, held_out.measured.images, engine)
+    assert (trials[1].loss, trials[1].accuracy) == accuracy(logits, held_out.measured.labels)
+
+
+@pytest.mark.parametrize("after", [3, 9])
+def test_a_search_that_is_stopped_goes_on_to_the_same_results(after: int) -> None:
+    comparison = searching()
+    epochs: list[Told] = []
+
+    def stop(news: Told) -> None:
+        if news.record is not None and news.record.kind == "epoch":
+            epochs.append(news)
+            if len(epochs) == after:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(comparison, stop)
+    again: list[Told] = []
+    results = run(comparison, again.append)
+    assert untimed(results) == untimed(run(comparison, folder="elsewhere"))
+    assert {(news.done, news.total) for news in again if news.result} == {(k + 1, 10) for k in range(10)}
+
+
+def test_the_highest_accuracy_is_chosen_in_the_mean_of_the_seeds_and_then_the_lowest_loss() -> None:
+    def trial(entry: str, factor: float, seed: int, accuracy: float, loss: float) -> Result:
+        return result(entry, seed, accuracy)._replace(factor=factor, loss=loss, trial=True)
+
+    trials = [
+        trial("one", 0.5, 0, 0.9, 0.1), trial("one", 0.5, 1, 0.5, 0.1),
+        trial("one", 2, 0, 0.8, 0.9), trial("one", 2, 1, 0.8, 0.9),
+        trial("other", 0.5, 0, 0.75, 0.3), trial("other", 1, 0, 0.75, 0.2), trial("other", 2, 0, 0.5, 0.1),
+    ]  # fmt: skip
+    assert best_factors(trials) == {"one": 2, "other": 1}
+    assert best_factors([]) == {}
+
+
+def test_the_report_of_a_search_shows_every_trial_and_counts_none_of_them() -> None:
+    comparison = replace(searching(), entries=(Entry("base"), Entry("other")))
+    trials = [
+        result("base", 3, share)._replace(factor=factor, rate=rate, trial=True)
+        for factor, rate, share in ((0.5, 0.005, 0.25), (2.0, 0.02, 0.75))
+    ]
+    text = report(comparison, [*trials, result("base", 0, 0.9), result("other", 0, 0.8)], "quarters", "stg-np compare")
+    assert "|  | × 0.5 | × 2 | chosen |" in text
+    assert "| base | 25.00 | **75.00** | 0.02 |" in text
+    assert "| base | 90.00 | 90.00 |" in text
+    assert "over one seed" in text
+    assert "Learning rates" not in report(comparison, [result("base", 0, 0.9)], "quarters", "stg-np compare")
+
+
 # --- The report -------------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +324,12 @@ WRONG = {
     LIST.replace("[[entry]]", "[entry]", 1).split("[[")[0]: "write [[entry]], with two brackets",
     "about = ": "layers.toml is no list to compare by",
     f"{LIST}sed = 1": "sed is unknown",
+    SEARCHING.replace("[0.5, 2]", "[]"): "a search needs factors and seeds",
+    SEARCHING.replace("[3]", "[]"): "a search needs factors and seeds",
+    SEARCHING.replace("[0.5, 2]", "[0, 2]"): "the factors of a search are above 0",
+    SEARCHING.replace("[3]", "[-1]"): "its seeds at least 0",
+    SEARCHING.replace("[0.5, 2]", "[2, 2]"): "a factor or a seed stands twice in the search",
+    SEARCHING.replace("[3]", "[3, 3]"): "a factor or a seed stands twice in the search",
 }
 
 

@@ -15,8 +15,10 @@ from stg_np.layers.lstm import LSTM_CELL, LSTMMemory, LSTMParams
 from stg_np.layers.rnn import RNN_CELL, RNNParams
 from stg_np.layers.spec import STMKind
 from stg_np.models.base import loss_and_grad
+from stg_np.models.cnn import CNN
 from stg_np.models.stg import STG
 from stg_np.ops.activations import IDENTITY, TANH
+from stg_np.ops.batch_norm import EPSILON
 from stg_np.ops.losses import cross_entropy, cross_entropy_backward, cross_entropy_forward
 from stg_np.params import Params
 from stg_np.stm import STMParams
@@ -173,3 +175,30 @@ def test_its_own_layers(name: str, seed: int, sizes: STMSizes) -> None:
         pairs.append((dparams.c, layer.bias_hh_l0.grad[2 * H :]))
     for one, other in pairs:
         np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-9, atol=1e-10)
+
+
+@examples(0.3)
+@given(seed=SEEDS, relu=st.booleans(), depth=st.sampled_from((1, 2)))
+def test_the_cnn(seed: int, relu: bool, depth: int) -> None:
+    """PyTorch's convolution, pooling, batch normalisation and activation, channels first, in training."""
+    model = CNN((8, 8, 2), 3, widths=(4, 6), depth=depth, stem=3, activation="relu" if relu else "gelu")
+    draw, layout = Arrays(seed), model.layout()
+    params = Params(layout, draw.uniform(-1, 1, layout.size))
+    _, state = model.init(np.random.default_rng(0), np.float64)
+    x, labels = draw.normal(4, 8, 8, 2), draw.labels(3, 4)
+    mine = loss_and_grad(model, params, state, x, labels, loss=cross_entropy(0.1), weight=0.25)
+    flat, F = leaf(params.flat), torch.nn.functional
+    named = {name: flat[layout.slices[name]].reshape(layout.shapes[name]) for name in layout.shapes}
+    h = torch.tensor(x.copy()).permute(0, 3, 1, 2)
+    for name in model.names:
+        W = named[f"{name}.W"].detach() if name == "stem" else named[f"{name}.W"]
+        h = F.conv2d(h, W.permute(3, 2, 0, 1), padding=1)
+        h = F.max_pool2d(h, 2) if model.pools(name) else h
+        h = F.batch_norm(h, None, None, training=True, eps=EPSILON) if name != "stem" else h
+        h = h + named[f"{name}.b"][:, None, None]
+        h = F.relu(h) if relu else F.gelu(h, approximate="tanh")
+    logits = h.amax((2, 3)) / 9 @ named["head.W"] + named["head.b"]
+    loss = F.cross_entropy(logits, torch.tensor(labels), label_smoothing=0.1)
+    loss.backward()
+    np.testing.assert_allclose(mine.loss, loss.item(), rtol=1e-10)
+    np.testing.assert_allclose(mine.grads.flat, flat.grad.numpy(), rtol=1e-8, atol=1e-10)

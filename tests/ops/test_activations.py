@@ -10,16 +10,17 @@ from hypothesis import given
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.gradcheck import check_pair
-from stg_np.ops.activations import IDENTITY, RELU, SIGMOID, TANH, Activation
+from stg_np.ops.activations import GELU, IDENTITY, RELU, SIGMOID, TANH, Activation
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, FLOAT64_ARRAYS, SEEDS, Arrays, B, D, T, examples
 
-ALL = {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU}
+ALL = {"sigmoid": SIGMOID, "tanh": TANH, "identity": IDENTITY, "relu": RELU, "gelu": GELU}
 BY_DEFINITION: dict[str, Callable[[float], float]] = {
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "tanh": math.tanh,
     "identity": lambda x: x,
     "relu": lambda x: max(x, 0.0),
+    "gelu": lambda x: x / (1 + math.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) if x > -9 else 0.0,
 }
 every_activation = pytest.mark.parametrize("name", ALL)
 
@@ -66,3 +67,10 @@ def test_sigmoid_reaches_its_limits_without_overflow(device: str) -> None:
 def test_relu_takes_zero_at_zero(device: str) -> None:
     x = to_device(np.zeros(3), device)
     assert to_host(RELU.backward(x + 1, x, x)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_gelu_is_nearly_the_exact_one() -> None:
+    """x Φ(x), Φ the distribution of normal numbers."""
+    x = np.linspace(-6, 6, 201)
+    exact = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in x.tolist()]
+    assert np.abs(GELU.forward(x) - exact).max() < 5e-4
