@@ -35,6 +35,7 @@ mutation: .venv/test.done  ## errors planted in the source, one at a time: fails
 tutorials: .venv/docs.done  ## run every chapter and write it as a notebook with outputs (tutorials/notebooks), and the page to play with
 	$(BIN)/python -m tools.tutorials
 	$(BIN)/python -m tools.play
+	$(BIN)/python -m tools.sweep_picture
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
