@@ -159,7 +159,7 @@ assert track[59, 1] < track[59, 2]  # ... and forty steps later it still knows t
 # %% [markdown]
 # ## How long does it remember?
 # If nothing new comes in, $(1 - u)^k$ is left after k steps. When is that one half? The number of steps until then is
-# the **half-life**. Take logarithms of $(1 - u)^k = \tfrac12$:
+# the **half-life**. Take (natural) logarithms of $(1 - u)^k = \tfrac12$:
 #
 # $$k = \frac{\log \frac12}{\log (1 - u)} .$$
 #
@@ -180,8 +180,9 @@ assert abs(left_over - math.exp(-1)) < 0.01
 # %% [markdown]
 # ## "With u = ½ it keeps one half for ever"
 # It sounds right and is wrong. The gate acts at *every* step: one half is left after one step, a quarter after two,
-# one thousandth after ten. To keep something for ever a gate has to stay closed, and σ is never quite 0. So every
-# gated memory forgets. The question is only how fast, and that a gate can choose within wide bounds:
+# one thousandth after ten. To keep something for ever a gate has to stay closed, and σ, but for rounding, is never
+# quite 0. So every gated memory forgets. The question is only how fast, and that a gate can choose within wide
+# bounds:
 
 # %%
 for a in (0, -2, -5, -10):
@@ -219,9 +220,9 @@ assert abs(np.mean(taus < 4) - np.mean(taus > 50)) < 0.04
 
 # %% [markdown]
 # ## Can a gate learn when to open?
-# A task: twelve random values arrive, and beside each a flag. One flag is 1, the others are 0. At the end the memory
-# should hold the flagged value. Our gate may look at the flag: $u_t = \sigma(w\, f_t + b)$, with two parameters. It
-# starts at w = b = 0, half open at all times, and knows nothing.
+# A task: T = 12 random values $v_1 … v_T$ arrive, and beside each a flag $f_t$. One flag is 1, the others are 0. At
+# the end the memory, $m_T$, should hold the flagged value, the *target*. Our gate may look at the flag:
+# $u_t = \sigma(w\, f_t + b)$, with two parameters. It starts at w = b = 0, half open at all times, and knows nothing.
 #
 # For B examples the loss is the mean of the halved squares, $\frac1B \sum \frac12 (m_T - \text{target})^2$. Which way
 # should w and b turn? Write $dq$ for the derivative of the loss with respect to $q$. The forward lines stand on the
@@ -326,7 +327,7 @@ assert off < 0.02
 # * A gate is σ of a weighted sum: between 0 and 1, with a slope, so that it can be learned.
 # * A memory with update gate u keeps the part 1 − u at each step: half-life about 0.7 τ, time scale τ = 1/u.
 # * The bias $b_u = -\log(\tau - 1)$ sets the time scale; the inputs open and close the gate around it.
-# * The backward of the memory multiplies the gradient by 1 − u at each step. Chapter 5 is about nothing else.
+# * The backward of the memory multiplies the gradient by 1 − u at each step. Chapter 5 follows it.
 #
 # ## Exercises
 # **1. A half-life.** Which u gives a half-life of exactly ten steps? And which bias?

@@ -86,7 +86,7 @@ assert not targets["hide"][ask == 0].any()
 # %% [markdown]
 # ## Can the whole cell do them?
 # A gate that looks at the flags has three values: for "nothing", for "write" and for "ask". Here are the right ones.
-# A dash in the head of the table: the value plays no part.
+# A dash: any value will do.
 #
 # | task | i: nothing, write, ask | u: nothing, write, ask | o: nothing, write, ask |
 # | --- | --- | --- | --- |
@@ -110,10 +110,10 @@ for task, settings in right.items():
 # ## What can the cell do with one gate knocked out?
 # *Knocked out* means: the gate is one number, the same at all steps. For i and o that number is 1, for u it may be
 # any. The other two gates may take any values that they like, for "nothing", "write" and "ask" each. We try them all:
-# every combination of the values 0, 0.03, 0.1 and 1, four thousand cells side by side. And we are generous: each
+# every combination of the values 0, 0.03, 0.1 and 1, thousands of cells side by side. And we are generous: each
 # cell's output may also be multiplied by the factor that suits it best. If y is the output and r the target, the best
-# factor is $s = \sum y r / \sum y^2$ (set the derivative of $\sum (s y - r)^2$ with respect to s to 0), and what
-# remains is, as a part of $\sum r^2$,
+# factor is $s = \sum y r / \sum y^2$ (set the derivative of $\sum (s y - r)^2$ with respect to s to 0). With it
+# $\sum (s y - r)^2 = \sum r^2 - (\sum y r)^2 / \sum y^2$ remains, which is, as a part of $\sum r^2$,
 #
 # $$\text{error} = 1 - \frac{(\sum y r)^2}{\sum y^2 \, \sum r^2}.$$
 #
@@ -289,7 +289,8 @@ figure.savefig("02_tasks.svg")
 # <details><summary>Hint</summary>tanh of a large number is 1, whatever x is. What would a cell hold that sees the flag
 # only?</details>
 #
-# **2. Count.** Can one STM cell count flags from 0 to 100 without bound? And from 0 to 100, if it may be scaled?
+# **2. Count.** Can one STM cell count flags without bound? And up to 100, if its output may be multiplied by a
+# factor?
 # <details><summary>Hint</summary>The memory never leaves the range of what comes in. But a small u and a large factor
 # behind the output ... how large may u be, if the 100th flag must still count as much as the first?</details>
 #

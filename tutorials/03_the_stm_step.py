@@ -31,7 +31,8 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## What does one step compute?
 # Let $x_t$ be the input of step t, a row of D numbers (its **features**), and $m_{t-1}$ the memory before it, a row
-# of H numbers. Everything else has one number per memory cell as well, and ⊙ multiplies cell by cell:
+# of H numbers. All the others have one number per memory cell as well ($a_t$ has four), and ⊙ multiplies cell by
+# cell:
 #
 # $$\begin{aligned}
 # a_t &= x_t W + b & &\text{four pre-activations for each cell, } a = [a_i \,|\, a_u \,|\, a_o \,|\, a_z] \\
@@ -389,7 +390,7 @@ figure.savefig("03_cells.svg")
 # | --- | --- | --- | --- |
 # | what is kept | $1 - u$ | $1 - u$ | $f$, a gate of its own |
 # | what is added | $u \odot i \odot z$ | $u \odot z$ | $i \odot z$ |
-# | the memory is bounded | yes | yes | no |
+# | the memory is bounded (z by tanh) | yes | yes | no |
 # | what goes out | $o \odot \varphi(m)$ | $m$ | $o \odot \tanh(c)$ |
 # | the gates see | the input (recurrent form: the memory too) | the memory | the last *output* |
 # | the candidate sees of the past | nothing (recurrent: the memory) | $r \odot m_{t-1}$ | the last output |

@@ -297,7 +297,8 @@ assert 0.1 < p_value < 0.6
 # %% [markdown]
 # In a quarter of all cases chance alone does as much. So these 360 pictures do **not** show that the STG is better.
 # They do not show that it is not, either: they are too few. The same in an interval: per picture the difference is +1
-# (b pictures), −1 (c pictures) or 0. Its mean is $\bar d = (b - c)/n$, its variance $(b + c)/n - \bar d^2$, and so
+# (b pictures), −1 (c pictures) or 0. Its mean is $\bar d = (b - c)/n$, its variance is the mean of the squares minus
+# the square of the mean, $(b + c)/n - \bar d^2$, and so
 #
 # $$\text{standard error of the difference} = \sqrt{\frac{(b + c)/n - \bar d^2}{n}}.$$
 
@@ -365,8 +366,8 @@ assert math.isclose(np.average(recall, weights=confusion.sum(1)), p)  # weighted
 # augmentation**. Nearest neighbours: Cover & Hart (IEEE Transactions on Information Theory 1967). McNemar's test:
 # Psychometrika 1947; for classifiers, Dietterich (Neural Computation 1998). Better intervals for p near 0 or 1:
 # Wilson (Journal of the American Statistical Association 1927). Label smoothing: Szegedy et al. (arXiv:1512.00567).
-# How much a test set that everybody has looked at for years flatters was measured by Recht et al. (arXiv:1902.10811),
-# by collecting a new one.
+# What becomes of accuracies that were reported for years on one test set, Recht et al. (arXiv:1902.10811) found out
+# by collecting a new one: they fell.
 #
 # And there is luck *before* the test: another seed gives another network. The package's own tables therefore show the
 # median of several seeds ([digits](../../benchmarks/results/digits.md)).
