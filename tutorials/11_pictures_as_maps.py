@@ -149,8 +149,7 @@ for direction in ALL_WAYS:
 # Each sweep smears the ink one way, like a hand over wet paint. Where no ink comes, the memory fades. Here it is on its
 # way, the picture dim where it has not yet been:
 #
-# ![Four small pictures of a three, over which a memory moves to the right, to the left, down and
-# up](../images/11_memory.gif)
+# ![A memory on its way over a three, in four directions](../images/11_memory.gif)
 
 # %%
 frames = []
