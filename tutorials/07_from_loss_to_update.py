@@ -235,25 +235,26 @@ assert np.allclose(heavy, momentum_by_hand(0.03, 0.8), rtol=0, atol=1e-12)
 # One rate must serve parameters whose gradients differ a thousandfold. **Adam** measures, for each parameter, how large
 # its gradients usually are, and divides by that. It keeps two leaky memories, of $g$ and of $g^2$:
 #
-# $$ m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad s \leftarrow \beta_2 s + (1 - \beta_2)\, g^2 . $$
+# $$ \mu \leftarrow \beta_1 \mu + (1 - \beta_1)\, g, \qquad \nu \leftarrow \beta_2 \nu + (1 - \beta_2)\, g^2 . $$
 #
 # Both start at 0, so at first they are too small: after $n$ steps of a constant $g$ there is only $(1 - \beta^n)$ of it
 # in them. Dividing by that puts it right. Then
 #
-# $$ \theta \leftarrow \theta - \eta \, \frac{\hat m}{\sqrt{\hat s} + \epsilon}, \qquad
-#    \hat m = \frac{m}{1 - \beta_1^n}, \quad \hat s = \frac{s}{1 - \beta_2^n} . $$
+# $$ \theta \leftarrow \theta - \eta \, \frac{\hat \mu}{\sqrt{\hat \nu} + \epsilon}, \qquad
+#    \hat \mu = \frac{\mu}{1 - \beta_1^n}, \quad \hat \nu = \frac{\nu}{1 - \beta_2^n} $$
 #
+# with a tiny $\epsilon = 10^{-8}$, so that nothing is divided by 0.
 # The fraction has no unit: double all gradients, and nothing changes. In the first step it is $\pm 1$ for every
 # parameter.
 
 
 # %%
 def adam_by_hand(rate: float, beta1: float, beta2: float, steps: int = 150) -> Array:
-    theta, m, s, path = START, np.zeros(2), np.zeros(2), [START]
+    theta, mu, nu, path = START, np.zeros(2), np.zeros(2), [START]
     for n in range(1, steps + 1):
         g = STEEP * theta
-        m, s = beta1 * m + (1 - beta1) * g, beta2 * s + (1 - beta2) * g**2
-        theta = theta - rate * (m / (1 - beta1**n)) / (np.sqrt(s / (1 - beta2**n)) + 1e-8)
+        mu, nu = beta1 * mu + (1 - beta1) * g, beta2 * nu + (1 - beta2) * g**2
+        theta = theta - rate * (mu / (1 - beta1**n)) / (np.sqrt(nu / (1 - beta2**n)) + 1e-8)
         path.append(theta)
     return np.stack(path)
 
@@ -299,8 +300,8 @@ assert valley(adaptive[100]) < valley(slow[100])
 #
 # $$ a\,G + b\,G G^\top G + c\,(G G^\top)^2 G = U \, (a S + b S^3 + c S^5) \, V^\top . $$
 #
-# Nothing but products. Choose $a, b, c$ such that every $s$ between 0 and 1 is driven towards 1, and repeat: the
-# **Newton–Schulz iteration**. Muon's numbers drive small values up fast, and are content with "about 1":
+# Nothing but products. Choose $a, b, c$ such that every singular value $r$ between 0 and 1 is driven towards 1, and
+# repeat: the **Newton–Schulz iteration**. Muon's numbers drive small values up fast, and are content with "about 1":
 #
 # ```python
 # # stg_np/optim/muon.py
@@ -313,8 +314,8 @@ assert valley(adaptive[100]) < valley(slow[100])
 
 
 # %%
-def newton_schulz(s: Array) -> Array:
-    return 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+def newton_schulz(r: Array) -> Array:
+    return 3.4445 * r - 4.7750 * r**3 + 2.0315 * r**5
 
 
 U, V = (np.linalg.qr(rng.standard_normal((size, 4)))[0] for size in (6, 4))
@@ -341,7 +342,7 @@ for k in range(1, 6):
         left.plot(scale, rounds, label=f"{k} round{'s' * (k > 1)}")
 left.axhline(1, color="0.5", linestyle=":", linewidth=1)
 left.set(
-    title="Newton–Schulz on one singular value", xlabel="before, norm of the matrix 1", ylabel="after", ylim=(0, 1.35)
+    title="Newton–Schulz on one singular value", xlabel="before, for a matrix of norm 1", ylabel="after", ylim=(0, 1.35)
 )
 left.legend(loc="lower right")
 right.bar(np.arange(4) - 0.2, strengths / np.linalg.norm(strengths), 0.4, label="gradient")

@@ -157,14 +157,13 @@ for step in range(1, 9):
     tiles = []
     for direction in ALL_WAYS:
         seen = to_map((np.arange(8) < step)[None, :, None, None] & np.ones((1, 8, 8, 1), bool), direction)
-        tiles.append(np.where(seen, swept[direction], 0.25 * three)[0, :, :, 0])
-    grid = np.pad(np.concatenate(tiles, 1), 1)
-    colours = plt.get_cmap("viridis")(np.kron(grid, np.ones((12, 12))))
-    frames.append(Image.fromarray((255 * colours[..., :3]).astype(np.uint8)))
+        maps = np.where(seen, swept[direction] / swept[direction].max(), 0.25 * three)[0, :, :, 0]
+        tile = plt.get_cmap("viridis")(np.kron(maps, np.ones((12, 12))))[..., :3]
+        tiles.append(np.pad(tile, ((6, 6), (6, 6), (0, 0)), constant_values=0.5))  # a grey frame
+    frames.append(Image.fromarray((255 * np.concatenate(tiles, 1)).astype(np.uint8)))
 frames[0].save("11_memory.gif", save_all=True, append_images=[*frames[1:], *[frames[-1]] * 3], duration=400, loop=0)
 
 # %% [markdown]
-#
 # How are the four joined? Either each direction has **a quarter of the channels**, or all four sweep all channels and
 # are **summed**. Quarters cost a quarter. Since the next layer's window mixes all channels, nothing is lost but
 # sharpness.
