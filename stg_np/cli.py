@@ -13,6 +13,8 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import stg_np
@@ -104,12 +106,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``argv``: the arguments; None: those of this process, which then belongs to the command.
     """
     try:
-        if argv is None:
-            streams.prepare()
-        return run(sys.argv[1:] if argv is None else argv)
+        if argv is not None:
+            return run(argv)
+        streams.prepare()
+        return run_with_others(sys.argv[1:])
     finally:
         if argv is None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a late Ctrl-C has nothing to stop
+
+
+def run_with_others(argv: Sequence[str]) -> int:
+    """The exit code of a command, which other processes may run together with this one."""
+    if "--engine=mpi" not in argv and ("--engine", "mpi") not in pairwise(argv):
+        return run(argv)
+    from stg_np.mpi import on_every_rank
+
+    return on_every_rank(partial(run, argv))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -146,13 +158,14 @@ def explained(error: BaseException) -> tuple[str, int]:
     from stg_np.commands import UsageError
     from stg_np.data import DataError
     from stg_np.divergence import TrainingError
+    from stg_np.engine import EngineError
     from stg_np.runs.archive import CheckpointError
     from stg_np.runs.chosen import RunError
     from stg_np.runs.scores import MisfitError
 
     if isinstance(error, TrainingError):
         return str(error), 1
-    if isinstance(error, (UsageError, DataError, DeviceError, CheckpointError, RunError, MisfitError)):
+    if isinstance(error, (UsageError, DataError, DeviceError, EngineError, CheckpointError, RunError, MisfitError)):
         return str(error), 2
     return f"an error inside the program ({type(error).__name__}: {error}): run it again with --debug and report it", 1
 

@@ -6,20 +6,21 @@ engine, and the number of its workers, changes the time and not one bit of the r
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import reduce
 from operator import add
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from stg_np.backend import mark_queue, wait_for_mark
+from stg_np.backend import Array, mark_queue, wait_for_mark
 from stg_np.inputs import check_whole
 from stg_np.params import Params
 from stg_np.workspace import Workspace
@@ -28,12 +29,27 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+class EngineError(Exception):
+    """An engine cannot be had; the message is one sentence: what is wrong, and how to mend it."""
+
+
 class Engine(Protocol):
-    """Calls a function for each of several items, on workers of some kind."""
+    """A context that calls a function for each of several items, on workers of some kind.
+
+    The workers may be spread over processes, which all go through the same calls with the same arguments.
+    """
+
+    def __init__(self, count: int | None = None, *, fast: bool = True) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
     @property
     def count(self) -> int:
-        """How many workers there are."""
+        """How many workers this process has; ``str`` of an engine tells of all."""
 
     @property
     def workspace(self) -> Workspace | None:
@@ -45,6 +61,19 @@ class Engine(Protocol):
     @property
     def is_root(self) -> bool:
         """Whether this process writes files and messages; one process of a run does."""
+
+    @staticmethod
+    def from_root(function: Callable[[], ResultT], /) -> ResultT:
+        """What the function returns, or raises, in that process; in the others it is not called.
+
+        Its arrays may be read-only. For what is read from files, which only that process may have.
+        """
+
+    def together(self, asked: Callable[[], int], /) -> Callable[[], int]:
+        """A question with one answer in all processes: the first that is not 0, as of the last map or sum."""
+
+    def is_alike(self, array: Array, /) -> bool:
+        """Whether the array is the same in all processes."""
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], /) -> list[ResultT]:
         """``[function(item) for item in items]``; an exception of any of them is raised here."""
@@ -115,7 +144,7 @@ class Threads:
         ValueError: if ``count`` is below 1. TypeError: if it is no whole number.
     """
 
-    is_root = True
+    is_root: bool = True
 
     def __init__(self, count: int | None = None, *, fast: bool = True) -> None:
         if count is not None:
@@ -125,6 +154,22 @@ class Threads:
         self._entered = 0
         self._process: int | None = None  # in which the pool has its threads
         self._own = Own()
+
+    def __str__(self) -> str:
+        return str(self.count)
+
+    @staticmethod
+    def from_root(function: Callable[[], ResultT], /) -> ResultT:
+        """What the function returns: there is one process."""
+        return function()
+
+    def together(self, asked: Callable[[], int], /) -> Callable[[], int]:
+        """The question itself: there is one process."""
+        return asked
+
+    def is_alike(self, array: Array, /) -> bool:
+        """Yes: there is one process."""
+        return True
 
     def __enter__(self) -> Self:
         QUIET.enter()
@@ -243,8 +288,15 @@ class Own(threading.local):
         return self.workspaces[max(self.depth, 1) - 1]
 
 
-ENGINES: dict[str, Callable[..., AbstractContextManager[Engine]]] = {"threads": Threads}
-"""The engines by name; each takes ``count`` and ``fast``."""
+ENGINES = {"threads": "stg_np.engine:Threads", "mpi": "stg_np.mpi:Mpi"}
+"""The engines by name: the module and the class."""
+
+
+def engine_class(name: str) -> type[Engine]:
+    """One of :data:`ENGINES`."""
+    module, of_it = ENGINES[name].split(":")
+    found: type[Engine] = getattr(importlib.import_module(module), of_it)
+    return found
 
 
 def available_cores() -> int:

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.data.augment import normalise
-from stg_np.engine import ENGINES, QUIET, SWITCH_INTERVAL, Quiet, Threads, added, available_cores
+from stg_np.engine import ENGINES, QUIET, SWITCH_INTERVAL, Quiet, Threads, added, available_cores, engine_class
 from stg_np.models.base import LossAndGrad, loss_and_grad
 from stg_np.ops.losses import cross_entropy
 from stg_np.params import Entry, Layout, Params
@@ -451,13 +451,19 @@ def test_one_worker_per_core_of_this_process(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_by_its_name(name: str) -> None:
-    with ENGINES[name](2) as engine:
+    if name == "mpi":
+        pytest.importorskip("mpi4py", reason="needs the extra mpi")
+    with engine_class(name)(2) as engine:
         assert engine.count == 2
+        assert str(engine) == "2"
         assert engine.is_root
         assert engine.map(abs, [-1, 2, -3]) == [1, 2, 3]
         assert engine.sum(abs, [-1, 2, -3]) == 6
         assert isinstance(engine.workspace, Workspace)
-    with ENGINES[name](1, fast=False) as engine:
+        assert engine.from_root(lambda: "here") == "here"
+        assert engine.together(lambda: 3)() == 3
+        assert engine.is_alike(np.arange(3))
+    with engine_class(name)(1, fast=False) as engine:
         assert engine.workspace is None
         assert engine.map(lambda _: engine.workspace, range(2)) == [None, None]
 

@@ -10,9 +10,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from stg_np.commands import OK, UsageError
-from stg_np.commands.options import add_data_dir, add_workers, some_folder
+from stg_np.commands.options import add_data_dir, add_engine, engine_for, some_folder
 from stg_np.compare.plan import ComparisonError, bundled, read_comparison
-from stg_np.engine import Threads
 from stg_np.runs.archive import write_atomically
 from stg_np.streams import note, say
 
@@ -56,7 +55,7 @@ def add_options(parser: Any) -> None:
         "--out", type=some_folder, metavar="DIR", help="folder of the results (default: runs/compare-LIST)"
     )
     add_data_dir(parser)
-    add_workers(parser)
+    add_engine(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,10 +75,13 @@ def run(args: argparse.Namespace) -> int:
             teller.tell(news)
             if news.result is not None:
                 results.append(news.result)
+            if news.result is not None and engine.is_root:
                 write_atomically(folder / "report.md", report(comparison, results, news.label, command).encode())
 
-        with Threads(args.workers) as engine:
+        with engine_for(args.engine, None, args.workers) as engine:
             compare(comparison, engine, folder, data_dir=args.data_dir, told=told)
+        if not engine.is_root:
+            return OK
         write_atomically(folder / "report.png", picture(comparison, results))
     except ComparisonError as error:
         raise UsageError(str(error)) from None

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stg_np.commands import UsageError
+from stg_np.commands import UsageError, checked_device
+from stg_np.engine import ENGINES, Engine, engine_class
 from stg_np.foreign import showable
 from stg_np.runs import weights
 from stg_np.streams import complain
@@ -129,8 +130,37 @@ def add_device(parser: Any) -> None:
 
 def add_workers(parser: Any) -> None:
     """``--workers``."""
-    about = "threads; their number changes the time and not one bit of the result (default: one per core)"
+    about = "threads of a process; their number changes the time and not one bit of the result (default: one per core)"
     parser.add_argument("--workers", type=whole(1), metavar="N", help=about)
+
+
+def add_engine(parser: Any) -> None:
+    """``--engine`` and ``--workers``."""
+    about = "who does the work: threads of one process (default), or all processes that mpiexec has started (extra mpi)"
+    parser.add_argument("--engine", choices=ENGINES, default="threads", help=about)
+    add_workers(parser)
+
+
+def engine_for(name: str, device: str | None, workers: int | None) -> Engine:
+    """The engine of that name for a device, not yet entered.
+
+    Raises:
+        UsageError: if they do not fit. DeviceError, EngineError: if one of them cannot be used.
+    """
+    refuse_misfit(name, device)
+    return engine_class(name)(checked_device(device or "cpu", workers))
+
+
+def refuse_misfit(engine: str, device: str | None) -> None:
+    """What the processes of MPI exchange lies in the memory of the host.
+
+    Raises:
+        UsageError: if it does not.
+    """
+    if engine != "threads" and device not in (None, "cpu"):
+        raise UsageError(
+            f"--engine {engine} is for the CPU: an exchange between GPUs (NCCL) is not written: leave --engine out"
+        )
 
 
 def add_debug(parser: Any) -> None:

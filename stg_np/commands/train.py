@@ -9,6 +9,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
@@ -18,15 +19,17 @@ from stg_np.commands import OK, UsageError, checked_device, complain_of_damaged
 from stg_np.commands.options import (
     add_data_dir,
     add_device,
-    add_workers,
+    add_engine,
+    engine_for,
     height_and_width,
     positive,
+    refuse_misfit,
     some_folder,
     whole,
 )
 from stg_np.commands.progress import Progress
 from stg_np.data import SOURCES, is_own
-from stg_np.engine import Engine, Threads
+from stg_np.engine import Engine, engine_class
 from stg_np.evaluate import recall_per_class
 from stg_np.presets import PRESETS
 from stg_np.runs.checkpoint import Stored
@@ -58,6 +61,7 @@ examples:
   stg-np train --data arrays.npz --out runs/mine  x_train, y_train, x_test, y_test
   stg-np train --preset cifar10-rows --data-dir ~/cifar-10-batches-bin --epochs 5 --out runs/try
   stg-np train --resume --out runs/try            go on where Ctrl-C, or the power, stopped it
+  mpiexec -n 4 stg-np train --engine mpi --out runs/four    four processes, on one machine or many: the same bits
   stg-np train --set model.width=64 training.optimizer=adamw --out runs/narrow
   stg-np train --config runs/try/config.toml --seed 1 --out runs/again    the same settings once more
   stg-np train --data pets/ --init-from runs/mine --out runs/tuned        what was learned there, on other pictures
@@ -111,24 +115,26 @@ def add_options(parser: Any) -> None:
         "--overwrite", action="store_true", help="replace the run in that folder, at the end of this one"
     )
     add_device(where)
-    add_workers(where)
+    add_engine(where)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, test once, and say where everything lies."""
     where = ["--data", args.data] if args.data and is_own(args.data) else []
     where += [] if args.data_dir is None else ["--data-dir", str(args.data_dir)]
-    begun = experiment_of(args)
+    refuse_misfit(args.engine, args.device)
+    begun = engine_class(args.engine).from_root(partial(experiment_of, args))
     complain_of_damaged(begun.dataset.damaged)
-    with StopSignals() as stop, begun as experiment:
+    engine = engine_for(args.engine, begun.run.device, args.workers)
+    with StopSignals() as stop, begun if engine.is_root else contextlib.nullcontext(begun) as experiment:
         folder = experiment.folder
         how_to_go_on = f"go on with `stg-np train --resume {shlex.join(['--out', str(folder.path), *where])}`"
-        with Threads(checked_device(experiment.run.device, args.workers)) as engine:
+        with engine:
             heard = say(heading(experiment, engine))
             try:
                 step = train_until_stopped(experiment, engine, stop)
                 if not stop.asked():
-                    tested = experiment.chosen()
+                    tested = engine.from_root(experiment.chosen)
                     scores = finite_scores(tested, experiment.dataset, engine)
             except KeyboardInterrupt:
                 stop.is_over = stop.is_told = True
@@ -138,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
         if stop.asked():
             complain(f"stopped and saved after step {step}: {how_to_go_on}")
             return stop.exit_code
+        if not engine.is_root:
+            return OK
         for failed in experiment.write_results(tested, scores):
             complain(f"note: {failed}")
         lines = [*told_of_patience(experiment, step), *closing_lines(experiment, tested, scores)]
@@ -175,13 +183,19 @@ def refuse_with_resume(args: argparse.Namespace) -> None:
 
 
 def train_until_stopped(experiment: Experiment, engine: Engine, stop: StopSignals) -> int:
-    """Train to the end, or to the first Ctrl-C; return the number of steps that are done and saved."""
+    """Train to the end, or to the first Ctrl-C; return the number of steps that are done and saved.
+
+    Whichever process hears the signal, all of them know of it at the same step.
+    """
     step = experiment.start.step
+    heard = engine.together(lambda: stop.received or 0)
     with Progress(experiment.run, step) as progress:
-        for record in experiment.train(engine, should_stop=stop.asked):
+        for record in experiment.train(engine, should_stop=lambda: heard() != 0):
             progress.show(record)
             step = record.step
     stop.at_once = True
+    engine.map(abs, ())  # whoever has heard one since the last step tells the others
+    stop.received = heard() or None
     return step
 
 
@@ -263,7 +277,7 @@ def heading(experiment: Experiment, engine: Engine) -> str:
     lines = [
         f"{dataset.label}: {len(run.train.labels):,} {per_epoch}, {held_out}, {len(dataset.test_labels):,} to test",
         f"preset {experiment.about.preset}: {start.params.flat.size:,} parameters, {run.config.epochs} epochs of "
-        f"{run.steps_per_epoch} steps, seed {run.config.seed}, device {run.device}, workers: {engine.count}",
+        f"{run.steps_per_epoch} steps, seed {run.config.seed}, device {run.device}, workers: {engine}",
     ]
     lines[1:1] = [f"note: {text}" for text in (dataset.note, *experiment.notes) if text]
     if start.step:

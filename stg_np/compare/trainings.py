@@ -24,7 +24,7 @@ from stg_np.presets import PRESETS
 from stg_np.runs import checkpoint
 from stg_np.runs.archive import write_atomically
 from stg_np.runs.description import About, DataFacts
-from stg_np.runs.experiment import examples, first_state, of_task
+from stg_np.runs.experiment import examples, first_state, of_task, refuse_drift
 from stg_np.runs.settings import laid_over, model_of, of_preset, training_of
 from stg_np.strict_json import to_json
 from stg_np.train import Examples, Record, Run, TrainState, fit, prepare
@@ -161,7 +161,8 @@ def compare(
     Where the list has a search, the learning rate of each entry is found first; those trials are results, too.
 
     Seed by seed, so that a comparison which is stopped half-way has compared something. Each result is written as soon
-    as it is there, and the state of a training after each epoch: the same call goes on where another was stopped.
+    as it is there, and the state of a training after each epoch: the same call goes on where another was stopped. Of
+    several processes the root of the engine reads and writes.
 
     Args:
         comparison: the list. engine: who does the work, entered. folder: of results and states.
@@ -171,11 +172,13 @@ def compare(
         ComparisonError: if an entry cannot be made. DataError: if the data cannot be had.
         TrainingError: if a training diverges. CheckpointError: if something cannot be read or written.
     """
-    dataset = load(comparison.data or PRESETS[comparison.preset].data, data_dir)
+    dataset = engine.from_root(partial(load, comparison.data or PRESETS[comparison.preset].data, data_dir))
     trials, jobs = trials_of(comparison, dataset), jobs_of(comparison, dataset)
     check_tests(jobs)
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {result.what: result for result in results_in(folder)}  # what has changed since stays in the file, too
+    if engine.is_root:
+        folder.mkdir(parents=True, exist_ok=True)
+    earlier = engine.from_root(partial(results_in, folder))
+    known = {result.what: result for result in earlier}  # what has changed since stays in the file, too
     results: list[Result] = []
 
     def do(some: list[Job]) -> list[Result]:
@@ -186,11 +189,12 @@ def compare(
             if result is None:
                 if job.entry.of:
                     state = trained[job.entry.of, job.seed].state(folder)
-                    result = measured(job, checkpoint.load(state).now, engine)
+                    result = measured(job, engine.from_root(partial(checkpoint.load, state)).now, engine)
                 else:
                     result = trained_and_measured(job, folder, engine, partial(pass_on, told, standing))
                 known[job.what] = result
-                write_results(folder, known.values())
+                if engine.is_root:
+                    write_results(folder, known.values())
             # it may have had another name when it was trained, or have been a trial
             result = result._replace(entry=job.entry.name, factor=job.factor, trial=job.trial)
             results.append(result)
@@ -267,14 +271,20 @@ def pass_on(told: Callable[[Told], None], standing: Told, record: Record) -> Non
 def trained_and_measured(job: Job, folder: Path, engine: Engine, told: Callable[[Record], None]) -> Result:
     """The result of a training, from its first epoch or from the last one that was saved."""
     run, path = replace(job.run, validation=None), job.state(folder)
-    stored = checkpoint.load(path) if path.exists() else None
-    now = first_state(run) if stored is None or stored.about != job.about else stored.now
+
+    def start() -> TrainState:
+        stored = checkpoint.load(path) if path.exists() else None
+        return first_state(run) if stored is None or stored.about != job.about else stored.now
+
+    now = engine.from_root(start)
     first, began, last = now.step, perf_counter(), None
     for record in fit(run, engine, start=now):
         told(record)
+        refuse_drift(record, engine)
         if record.kind == "epoch":
             refuse_infinite_state(checkpoint.arrays_of(record.now).values(), record.step)
-            checkpoint.save(path, job.about, record.now)
+            if engine.is_root:
+                checkpoint.save(path, job.about, record.now)
             now, last = record.now, record
     steps = run.config.epochs * run.steps_per_epoch
     seconds = (perf_counter() - began) * steps / max(steps - first, 1)  # the earlier part at the pace of this one

@@ -6,6 +6,7 @@ As data sets they are called ``adding-600`` and ``copy-1000``, by their steps or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from pathlib import Path
 
@@ -90,19 +91,21 @@ LONGEST = 100_000
 
 def adding_task(steps: int) -> Task:
     """The adding problem: one output, the sum."""
-
-    def draw(rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        x, target = adding_problem(rng, count, steps)
-        return x, target[:, None]  # (B, 1)
-
+    draw = partial(draw_sums, steps=steps)
     return Task(draw, SQUARED_ERROR, "mean squared error", f"within {TOLERANCE} of the sum", 1 / 6, scale=2)
+
+
+def draw_sums(rng: np.random.Generator, count: int, steps: int) -> tuple[Array, Array]:
+    """Sequences (B, steps, 2) of the adding problem, and the sums (B, 1)."""
+    x, target = adding_problem(rng, count, steps)
+    return x, target[:, None]
 
 
 def copy_task(delay: int) -> Task:
     """The copying task: the ten symbols at the last ten steps, blanks before."""
     untrained = COPY_LENGTH * log(COPY_SYMBOLS - 2) / (delay + 2 * COPY_LENGTH)
     return Task(
-        lambda rng, count: copy_memory(rng, count, delay),
+        partial(copy_memory, delay=delay),
         step_cross_entropy(blank=0), "cross-entropy per step", "of the symbols right", untrained,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from stg_np.backend import Array, array_module, to_host
 from stg_np.data import Dataset, is_own, load, portable_name, random_split, source
 from stg_np.data.augment import channel_statistics, validation_split
 from stg_np.data.sequences import HELD_OUT
-from stg_np.divergence import refuse_divergence, refuse_infinite_state
+from stg_np.divergence import TrainingError, refuse_divergence, refuse_infinite_state
 from stg_np.engine import Engine
 from stg_np.foreign import showable
 from stg_np.optim import with_learning_rate
@@ -106,16 +106,20 @@ class Experiment:
     def train(self, engine: Engine, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train, and write down every record before it is yielded; see :func:`stg_np.train.fit`.
 
+        Of several processes the root of the engine writes; it alone has entered the experiment.
+
         Raises:
             RunError: if a ``best.npz`` that would be replaced is of another run.
             TrainingError: if the training diverges. CheckpointError: if something cannot be read or written.
         """
-        if self.resumed:
+        if self.resumed and engine.is_root:
             best_of(self.folder, Stored(self.about, self.start), self.run.device)
             self.folder.write_config(self.about)
             self.folder.forget_after(self.start.step)
         for record in fit(self.run, engine, start=self.start, should_stop=should_stop):
-            self.keep(record)
+            refuse_drift(record, engine)
+            if engine.is_root:
+                self.keep(record)
             yield record
 
     def keep(self, record: Record) -> None:
@@ -459,6 +463,19 @@ def as_begun(about: About) -> dict[str, Any]:
     split = "default" if about.data.split_seed is None else "random"
     size = about.model.input_shape[:2]
     return begun | {"data": about.data.name, "preset": about.preset, "split": split, "size": size}
+
+
+def refuse_drift(record: Record, engine: Engine) -> None:
+    """After an epoch, make sure that all processes that train have come to the same parameters.
+
+    Raises:
+        TrainingError: if they have not.
+    """
+    if record.kind == "epoch" and not engine.is_alike(record.now.params.flat):
+        raise TrainingError(
+            f"the processes have come to different parameters in step {record.step} or before: run them on processors "
+            "of one kind, with the same versions (stg-np info)"
+        )
 
 
 def finite_scores(stored: Stored, dataset: Dataset, engine: Engine) -> Scores:
