@@ -27,8 +27,8 @@ from stg_np.foreign import showable
 from stg_np.runs.checkpoint import Stored
 from stg_np.runs.chosen import chosen_state
 from stg_np.runs.description import About
-from stg_np.runs.experiment import data_of
-from stg_np.runs.scores import Scores, quoted, score
+from stg_np.runs.experiment import data_of, finite_scores
+from stg_np.runs.scores import Scores, quoted
 from stg_np.streams import complain
 from stg_np.strict_json import to_json
 from stg_np.summary import aligned
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = data_of(about, args.data, args.data_dir)
     complain_of_damaged(dataset.damaged)
     with Threads(count) as engine:
-        scores = score(stored, dataset, engine)
+        scores = finite_scores(stored, dataset, engine)
     drawn: list[str] = []
     failure: Exception | None = None
     try:

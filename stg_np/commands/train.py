@@ -22,6 +22,7 @@ from stg_np.commands.options import (
     add_engine,
     engine_for,
     height_and_width,
+    network,
     positive,
     refuse_misfit,
     some_folder,
@@ -104,7 +105,7 @@ def add_options(parser: Any) -> None:
     single = "any entry of such a file: model.width=128 training.optimizer=adamw training.flip=true"
     how.add_argument("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=single)
     origin = "begin with the parameters of a checkpoint, or of the run in a folder, and with its settings"
-    how.add_argument("--init-from", type=Path, metavar="CHECKPOINT", help=origin)
+    how.add_argument("--init-from", type=network, metavar="CHECKPOINT", help=origin)
     patience = "stop when the validation accuracy has not risen for so many epochs (0: never)"
     how.add_argument("--patience", type=whole(0), metavar="N", help=patience)
     where = parser.add_argument_group("where")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
@@ -87,7 +88,7 @@ def load(path: Path, device: str | None = None) -> Stored:
     about, counters, blank = understood(path, header, path.stat().st_size)
     expected = {name: (array.shape, array.dtype) for name, array in arrays_of(blank).items()}
     device = about.device if device is None else device
-    arrays = {name: to_device(array, device) for name, array in archive.load(path, expected).items()}
+    arrays = {name: to_device(array, device) for name, array in finite_arrays(path, expected).items()}
     now = blank._replace(
         **vars(counters),
         params=blank.params.with_flat(arrays["params"]),
@@ -98,6 +99,19 @@ def load(path: Path, device: str | None = None) -> Stored:
         bad_step=arrays["bad_step"],
     )
     return Stored(about, now)
+
+
+def finite_arrays(path: Path, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Array]:
+    """See :func:`stg_np.runs.archive.load`; this package saves nothing that is not finite, so who uses it is misled.
+
+    Raises:
+        CheckpointError: if a number is not finite.
+    """
+    arrays = archive.load(path, expected)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{path} holds what is not finite ({name}): its training diverged, use another one")
+    return arrays
 
 
 def understood(path: Path, header: dict[str, Any], room: int) -> tuple[About, Counters, TrainState]:

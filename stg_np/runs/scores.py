@@ -9,6 +9,7 @@ import numpy as np
 from stg_np.backend import Array, get_xp
 from stg_np.data import Dataset
 from stg_np.data.augment import scaled
+from stg_np.divergence import TrainingError
 from stg_np.engine import Engine
 from stg_np.evaluate import AS_STORED, SHIFTED, View, accuracy, confusion_matrix, predict_logits
 from stg_np.inputs import check_pictures
@@ -63,8 +64,15 @@ def logits_of(stored: Stored, pictures: Array, engine: Engine, view: View = AS_S
 
 
 def probabilities(stored: Stored, pictures: Array, engine: Engine) -> Array:
-    """(N, C), float64: how probable the model finds each class of each picture."""
-    result: Array = np.exp(log_softmax(logits_of(stored, pictures, engine).astype(np.float64)))
+    """(N, C), float64: how probable the model finds each class of each picture.
+
+    Raises:
+        TrainingError: if that is no number, because the model overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # the result tells
+        result: Array = np.exp(log_softmax(logits_of(stored, pictures, engine).astype(np.float64)))
+    if not np.isfinite(result).all():
+        raise TrainingError("what the model says of a picture is not finite: its training diverged, use another")
     return result
 
 

@@ -60,7 +60,7 @@ def load(path: Path, device: str | None = None) -> Stored:
     expected = {"params": (blank.params.flat.shape, HALF)}
     expected |= {f"state/{name}": (array.shape, array.dtype) for name, array in blank.state.items()}
     device = about.device if device is None else device
-    arrays = archive.load(path, expected)
+    arrays = checkpoint.finite_arrays(path, expected)
     params = blank.params.with_flat(to_device(arrays["params"].astype(blank.params.flat.dtype), device))
     state = {name: to_device(arrays[f"state/{name}"], device) for name in blank.state}
     return Stored(about, blank._replace(**vars(counters), params=params, state=state))
