@@ -509,7 +509,7 @@ assert np.allclose(right["layer_backward"](dmemories, cache)[2], (dv * (1 - v**2
 #   **dot-product test**.
 # * A forward derivative $Jv$ is a **JVP**, a backward $J^\top r$ a **VJP**: Jacobian-vector and vector-Jacobian
 #   product.
-# * In the **complex step** method, $f'(x) \approx \operatorname{Im} f(x + ih)/h$, nothing is subtracted, so nothing is
+# * In the **complex step** method, $f'(x) \approx \mathrm{Im}\, f(x + ih)/h$, nothing is subtracted, so nothing is
 #   lost to rounding (Squire & Trapp 1998); it needs a forward that works on complex numbers. `check_pair` has it as an
 #   option.
 # * Changing single lines to see whether the tests notice is **mutation testing** (DeMillo, Lipton & Sayward 1978). The
