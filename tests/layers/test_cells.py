@@ -210,6 +210,9 @@ def test_memories_of_a_given_length() -> None:
         assert (1 / lost).min() >= 2 - 1e-9
         assert 48 < (1 / lost).max() <= 50 + 1e-9
     np.testing.assert_allclose(lstm.b[:H], -lstm.b[H : 2 * H])
+    for init, before in ((init_lstm, lstm), (init_gru, gru)):
+        other = init(np.random.default_rng(1), 3, H, length=50)
+        assert (other.b[H : 2 * H] != before.b[H : 2 * H]).all()
     assert not lstm.b[2 * H :].any()
     assert not gru.b[:H].any()
     assert not gru.b[2 * H :].any()

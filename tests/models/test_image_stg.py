@@ -127,6 +127,7 @@ def test_other_pictures_are_refused(shape: tuple[int, ...]) -> None:
         ({"sweeping": (5,)}, "from 1 to 4"),
         ({"join": "product"}, "join is one of"),
         ({"directions": 3}, "cannot be shared out"),
+        ({"directions": 5}, "there are 1 to 4 directions, got 5"),
         ({"norm_rate": 0.0}, "norm_rate"),
     ],
 )
