@@ -14,7 +14,7 @@ import numpy as np
 
 from stg_np import stm, stm_recurrent
 from stg_np.backend import Array, get_xp
-from stg_np.fast import cells, cuda, cuda_sweep, layer, walks
+from stg_np.fast import activated, cells, cuda, cuda_sweep, layer, walks
 from stg_np.fast import conv as fast_conv
 from stg_np.fast import maps as fast_maps
 from stg_np.layers import maps, walk
@@ -62,6 +62,8 @@ def map_layer_pair(x: Array, spec: MapSpec, params: MapParams, work: Workspace |
     """``forward(h, params, spec, statistics)`` and ``backward(dy, cache, params, spec)`` of a layer of maps."""
     if work is not None and get_xp(x) is np and fast_maps.covers(spec.kind, params):
         return Pair(partial(fast_maps.map_layer_forward, work=work), partial(fast_maps.map_layer_backward, work=work))
+    if work is not None and get_xp(x) is np and activated.covers(spec.kind, params):
+        return Pair(partial(activated.map_layer_forward, work=work), partial(activated.map_layer_backward, work=work))
     window, gated = conv_pair(x, work and work.within("window")), sweep_pair(x, spec.kind, work)
     forward = partial(maps.map_layer_forward, window=window, gated=gated)
     return Pair(forward, partial(maps.map_layer_backward, window=window, gated=gated))

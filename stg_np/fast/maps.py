@@ -125,7 +125,9 @@ def map_layer_backward(
     if spec.frozen:
         return None, STMParams(np.zeros_like(params.W), db.reshape(-1), None, dw.reshape(-1))
     if cache.scale is not None:
-        through_norm(dz_all, cache, cache.scale, params.b[3 * H :], db[3], along_z, work)
+        through_norm(
+            dz_all, cache.gates[3], cache.scale, params.b[3 * H :], db[3], along_z if cache.by_batch else None, work
+        )
     dp = dz_all if cache.before_pool is None else unpool(dz_all, cache.before_pool, cache.pooled, work)
     dh, dwindow = conv.conv2d_backward(dp, cache.window, window_params(params), work=work.within("window"))
     return dh, STMParams(dwindow.W, db.reshape(-1), None, dw.reshape(-1))
@@ -208,15 +210,15 @@ def measure(p: Array, work: Workspace) -> Statistics:
 
 
 def through_norm(
-    dz: Array, cache: FastMapCache, scale: Array, b_z: Array, total: Array, along_z: Array, work: Workspace
+    dz: Array, z_all: Array, scale: Array, b_z: Array, total: Array, along_z: Array | None, work: Workspace
 ) -> None:
     """From dz to dp in place, both (B, height, width, H): x̂ = z − b_z is what the norm gave.
 
-    ``total`` (H,) is Σ dz, ``along_z`` (H,) is Σ dz ⊙ z.
+    ``total`` (H,) is Σ dz, ``along_z`` (H,) is Σ dz ⊙ z; None where the statistics were given and not this batch's.
     """
     width = dz.shape[2]
     factor = along(scale, width)
-    if not cache.by_batch:
+    if along_z is None:
         rows = by_rows(dz)
         rows *= factor
         return
@@ -225,7 +227,7 @@ def through_norm(
     shift = scale * total / pixels - slope * b_z
     slope, shift = along(slope, width), along(shift, width)
     for part in picture_chunks(dz):
-        rows, z = by_rows(dz[part]), by_rows(cache.gates[3, part])
+        rows, z = by_rows(dz[part]), by_rows(z_all[part])
         rows *= factor
         rows -= np.multiply(z, slope, out=work.empty("slope", z.shape, z.dtype))
         rows -= shift

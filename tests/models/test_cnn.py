@@ -11,16 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stg_np.backend import to_host
+from stg_np.fast import activated, conv, maps
+from stg_np.fast.choose import map_layer_pair
 from stg_np.gradcheck import check_pair
+from stg_np.layers import maps as plain_maps
+from stg_np.layers.maps import MapSpec
 from stg_np.models.base import Part
 from stg_np.models.cnn import CNN
 from stg_np.models.image_stg import ImageSTG
 from stg_np.models.map_stack import MapStack
-from stg_np.ops.activations import GELU, RELU, Activation
+from stg_np.ops.activations import GELU, RELU, TANH, Activation
 from stg_np.ops.batch_norm import EPSILON
 from stg_np.ops.conv import ConvParams, conv2d_forward
 from stg_np.params import Params
 from stg_np.workspace import Workspace
+from tests.fast.test_layer import poison
 from tests.strategies import SEEDS, Arrays, examples
 
 MODEL = CNN((8, 8, 2), 3, widths=(8, 4), stem=3)
@@ -163,3 +168,41 @@ def test_its_parts_and_its_sentence() -> None:
 def test_fields_that_do_not_fit_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(MODEL, **wrong)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_one_picture_at_a_time_gives_the_same(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path adds its sums up over chunks; and its memory may hold anything."""
+    for module in (conv, maps):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    model = replace(MODEL, activation=activation)
+    params, state, x = drawn(model, 6)
+    work = Workspace()
+    plain, cache, kept = model.forward(x, params, state, train=True)
+    grads = model.backward(plain, cache, params)
+    for _ in range(2):
+        fast, fast_cache, fast_kept = model.forward(x, params, state, train=True, work=work)
+        fast_grads = model.backward(plain, fast_cache, params, work=work)
+        np.testing.assert_allclose(fast, plain, rtol=1e-9)
+        np.testing.assert_allclose(fast_kept["conv1.variance"], kept["conv1.variance"], rtol=1e-9)
+        np.testing.assert_allclose(fast_grads.flat, grads.flat, atol=1e-9 * np.abs(grads.flat).max())
+        poison(work)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_which_path_is_taken(dtype: Any) -> None:
+    """Without a workspace, for another dtype or another activation, the plain one."""
+    own, x = ConvParams(np.zeros((3, 3, 2, 4), dtype), np.zeros(4, dtype)), np.zeros((1, 4, 4, 2), dtype)
+    for phi, work, quick in ((GELU, Workspace(), True), (GELU, None, False), (TANH, Workspace(), False)):
+        pair: Any = map_layer_pair(x, MapSpec(phi), own, work)
+        home = activated if quick and dtype is not np.float16 else plain_maps
+        assert (pair.forward.func, pair.backward.func) == (home.map_layer_forward, home.map_layer_backward)
+
+
+def test_a_gelu_of_large_numbers_is_finite() -> None:
+    a = np.array([-1e4, -30, 0, 30, 1e4], np.float32)
+    y, kept, slope = np.empty_like(a), np.empty_like(a), np.empty_like(a)
+    activated.gelu_forward(a, y, kept)
+    activated.gelu_slope(a, kept, slope, np.empty_like(a))
+    np.testing.assert_allclose(y, [0, 0, 0, 30, 1e4], atol=1e-12)
+    np.testing.assert_allclose(slope, [0, 0, 0.5, 1, 1], atol=1e-12)
