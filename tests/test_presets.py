@@ -46,6 +46,6 @@ def test_the_words_about_the_steps_are_true(preset: Preset) -> None:
     model = preset.make_model(INFO[preset.data].shape, 10)
     assert isinstance(model, STG)
     rows, columns = model.grid
-    words = preset.about.replace(";", "").split()
+    words = preset.about.replace(";", "").replace(",", "").split()
     noun = preset.model.get("view", "steps")
     assert words[words.index(noun) - 1] == str(rows * columns)

@@ -189,3 +189,17 @@ def test_the_commands_speak_of_the_task(stg: Stg) -> None:
     refused = stg("eval", "runs/adding-200", "--gallery", "wrong.png")
     assert refused.code == 2
     assert "not a model of grey or coloured pictures" in refused.err
+
+
+@pytest.mark.parametrize("view", ["rows", "permuted"])
+def test_noise_after_a_picture_is_walked_like_its_steps(view: str) -> None:
+    """The network of the padded picture is that of the picture whose sequence is written out."""
+    padded = STG((4, 3, 2), 5, view=view, noise=6, width=6, bidirectional=False, pool="last")
+    params, state = padded.init(np.random.default_rng(0), np.float64)
+    x = np.random.default_rng(1).standard_normal((2, 4, 3, 2))
+    steps = {"rows": 4, "permuted": 12}[view] + 6
+    assert padded.grid == (1, steps)
+    sequence = padded.in_steps(x)
+    written_out = STG(sequence.shape[1:], 5, width=6, bidirectional=False, pool="last")
+    np.testing.assert_array_equal(padded.forward(x, params, state)[0], written_out.forward(sequence, params, state)[0])
+    assert padded.parts(params)[1].shape == (steps, sequence.shape[2])

@@ -79,7 +79,7 @@ class Stack(InSteps, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, type(self), choices={"pool": POOLS})
+        check_fields(self, type(self), choices={"pool": POOLS}, from_zero=("noise",))
 
     def layout(self) -> Layout:
         """``stm1.right.W`` … ``head.b``."""

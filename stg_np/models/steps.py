@@ -13,9 +13,9 @@ from stg_np.backend import Array
 from stg_np.inputs import check_fields, check_sizes
 from stg_np.layers.spec import Direction, WalkSpec
 from stg_np.models.base import Part
-from stg_np.ops.views import patches_forward
+from stg_np.ops.views import patches_forward, shuffled, with_noise
 
-VIEWS = ("rows", "patches", "pixels")
+VIEWS = ("rows", "patches", "pixels", "permuted")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class InSteps:
     Attributes:
         input_shape: (height, width, c) of a picture, or (T, D) of a sequence.
         classes: C, the number of logits.
-        view: how a picture becomes a sequence: ``rows`` (T = height), ``patches`` or ``pixels``.
+        view: how a picture becomes a sequence: ``rows`` (T = height), ``patches`` or ``pixels``; ``permuted``: the
+            pixels in an order that was drawn at random, the same for all.
         patch: (height, width) of a patch, for the view ``patches``.
+        noise: steps of noise that follow after the last one of a picture.
         width: channels between the layers; a bidirectional layer gives half of them to each direction.
         layers: L, the number of recurrent layers.
         bidirectional: whether every layer also walks the sequence from its end.
@@ -42,6 +44,7 @@ class InSteps:
     classes: int
     view: str = "rows"
     patch: tuple[int, int] = (4, 4)
+    noise: int = 0
     width: int = 128
     layers: int = 2
     bidirectional: bool = True
@@ -53,7 +56,7 @@ class InSteps:
     def __post_init__(self) -> None:
         check_sizes("input_shape, (height, width, c) or (T, D),", self.input_shape, lengths=(2, 3))
         check_sizes("patch", self.patch, lengths=(2,))
-        check_fields(self, InSteps, choices={"view": VIEWS}, fractions=("dropout",))
+        check_fields(self, InSteps, choices={"view": VIEWS}, from_zero=("noise",), fractions=("dropout",))
         if self.width % len(self.directions):
             raise ValueError(f"width {self.width} cannot be halved between two directions")
         if self.is_picture and any(side % step for side, step in zip(self.input_shape, self.patch_size)):
@@ -67,14 +70,16 @@ class InSteps:
     @property
     def patch_size(self) -> tuple[int, int]:
         """(height, width) of what one step sees of the picture."""
-        return {"rows": (1, self.input_shape[1]), "pixels": (1, 1), "patches": self.patch}[self.view]
+        sizes = {"rows": (1, self.input_shape[1]), "patches": self.patch, "pixels": (1, 1), "permuted": (1, 1)}
+        return sizes[self.view]
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of steps; T is their product. A sequence is one row."""
+        """(rows, columns) of steps; T is their product. A sequence is one row; a picture with noise, too."""
         if not self.is_picture:
             return 1, self.input_shape[0]
-        return self.input_shape[0] // self.patch_size[0], self.input_shape[1] // self.patch_size[1]
+        rows, columns = (side // step for side, step in zip(self.input_shape, self.patch_size))
+        return (1, rows * columns + self.noise) if self.noise else (rows, columns)
 
     @property
     def features(self) -> int:
@@ -113,9 +118,14 @@ class InSteps:
 
     def in_steps(self, x: Array) -> Array:
         """A batch as sequences (B, T, D)."""
-        return patches_forward(x, *self.patch_size) if self.is_picture else x
+        if not self.is_picture:
+            return x
+        h = patches_forward(x, *self.patch_size)
+        h = shuffled(h) if self.view == "permuted" else h
+        return with_noise(h, self.noise) if self.noise else h
 
     def input_parts(self) -> list[Part]:
         """The input, and its steps."""
-        steps = f"as {self.view}" if self.is_picture else "steps"
+        noise = f", {self.noise:,} of noise" if self.noise else ""
+        steps = f"as {self.view}{noise}" if self.is_picture else "steps"
         return [Part("input", self.input_shape), Part(steps, (prod(self.grid), self.features))]

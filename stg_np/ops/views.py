@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from stg_np.backend import Array
+import numpy as np
+
+from stg_np.backend import Array, get_xp
 from stg_np.inputs import check_shape
 
 
@@ -38,3 +40,20 @@ def transpose_grid(x: Array, grid: tuple[int, int]) -> Array:
     B, T, D = x.shape
     rows, columns = grid
     return x.reshape(B, rows, columns, D).transpose(0, 2, 1, 3).reshape(B, T, D)
+
+
+def shuffled(x: Array) -> Array:
+    """The steps of x (B, T, D) in an order that was drawn once for all: neighbours are far apart."""
+    steps: Array = x[:, get_xp(x).asarray(np.random.default_rng(0).permutation(x.shape[1]))]
+    return steps
+
+
+def with_noise(x: Array, steps: int) -> Array:
+    """x (B, T, D), and after it so many steps of standard normal noise, the same for all: (B, T + steps, D).
+
+    So it is in the noise-padded CIFAR-10 of Rusch & Mishra (arXiv:2103.05487).
+    """
+    xp, (B, _, D) = get_xp(x), x.shape
+    noise = xp.asarray(np.random.default_rng(0).standard_normal((steps, D)).astype(x.dtype))
+    padded: Array = xp.concatenate([x, xp.broadcast_to(noise, (B, steps, D))], 1)
+    return padded

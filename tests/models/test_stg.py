@@ -399,7 +399,7 @@ def test_the_parts_for_a_sequence() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"view": "columns"}, "view is one of rows, patches, pixels, not 'columns'"),
+        ({"view": "columns"}, "view is one of rows, patches, pixels, permuted, not 'columns'"),
         ({"pool": "max"}, "pool is one of mean, last, none, not 'max'"),
         ({"input_shape": (4,)}, r"input_shape, \(height, width, c\) or \(T, D\), must have 2 or 3 numbers, got \(4,\)"),
         ({"input_shape": (4, 4, 3, 1)}, "input_shape.* 2 or 3 numbers"),

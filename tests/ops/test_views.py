@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stg_np.backend import Array, to_device, to_host
 from stg_np.gradcheck import check_pair
-from stg_np.ops.views import patches_backward, patches_forward, transpose_grid
+from stg_np.ops.views import patches_backward, patches_forward, shuffled, transpose_grid, with_noise
 from tests.contract import hold_to_contract
 from tests.strategies import ARRAYS, EMPTY_B, FLOAT64_ARRAYS, SEEDS, Arrays, B, D, examples
 
@@ -100,3 +100,23 @@ def test_transposed_grid_gradient(device: str, draw: Arrays, grid: tuple[int, in
     check_pair(
         lambda x: (forward(x), None), lambda dy, cache: (transpose_grid(dy, grid[::-1]),), {"x": x}, seed=seed
     ).assert_ok()
+
+
+def test_shuffled_steps_are_the_same_steps_in_one_order(device: str) -> None:
+    x = np.arange(2 * 30 * 2.0).reshape(2, 30, 2)
+    y = to_host(shuffled(to_device(x, device)))
+    order = y[0, :, 0] / 2
+    assert sorted(order) == list(range(30))
+    assert (order != np.arange(30)).sum() > 20
+    np.testing.assert_array_equal(y, x[:, order.astype(int)])
+
+
+def test_noise_follows_the_steps_and_is_the_same_for_all(device: str) -> None:
+    x = np.ones((3, 4, 5), np.float32)
+    y = to_host(with_noise(to_device(x, device), 200))
+    assert y.shape == (3, 204, 5)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y[:, :4], x)
+    np.testing.assert_array_equal(y[0, 4:], y[2, 4:])
+    assert abs(y[0, 4:].mean()) < 0.1
+    assert abs(y[0, 4:].std() - 1) < 0.1
