@@ -26,7 +26,7 @@ from stg_np.engine import Threads
 from stg_np.layers.gru import GRU_CELL, init_gru
 from stg_np.layers.lstm import LSTM_CELL, init_lstm
 from stg_np.layers.rnn import RNN_CELL, init_rnn
-from stg_np.layers.spec import Cell, time_scales
+from stg_np.layers.spec import Cell
 from stg_np.layers.walk import empty_memory
 from stg_np.machine import describe
 from stg_np.models.stg import STG
@@ -35,12 +35,14 @@ from stg_np.runs import checkpoint
 from stg_np.runs.experiment import make_run, resume_run
 from stg_np.runs.folder import RunFolder
 from stg_np.runs.plots import png
-from stg_np.stm import init_stm, stm_backward, stm_forward
+from stg_np.stm import STMCache, init_stm, stm_backward, stm_forward
 from stg_np.stm_recurrent import stm_recurrent_backward, stm_recurrent_forward
 from stg_np.tables import document, facts_list, section, table
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = RESULTS / "long-memory.md"
+NOTES = Path(__file__).with_name("long_memory_notes.md")
+"""What a person has to say about it: the beginning of the page."""
 COST = "cost.json"
 """What a stage has cost, in its folder."""
 
@@ -172,15 +174,23 @@ def gradient_by_distance(cell: Cell, params: Any, x: Array, rng: np.random.Gener
     return result
 
 
-def gradients(seeds: int = 3) -> dict[str, Array]:
+def gradients(seeds: int = 2) -> dict[str, Array]:
     """The geometric mean over the seeds of :func:`gradient_by_distance`, by cell."""
     found: dict[str, list[Array]] = {}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        x = adding_problem(rng, 8, DISTANCE + 1, np.float64)[0]
+        x = adding_problem(rng, 4, DISTANCE + 1, np.float64)[0]
         for name, (cell, params) in untrained_cells(rng).items():
             found.setdefault(name, []).append(gradient_by_distance(cell, params, x, rng))
     return {name: np.exp(np.log(np.maximum(each, 1e-300)).mean(0)) for name, each in found.items()}
+
+
+def kept_gradients(root: Path) -> dict[str, Array]:
+    """:func:`gradients`, computed once and kept with the runs."""
+    path = root / "gradients.json"
+    if not path.exists():
+        path.write_text(json.dumps({name: norms.tolist() for name, norms in gradients().items()}), encoding="utf-8")
+    return {name: np.array(norms) for name, norms in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def gradient_picture(found: dict[str, Array]) -> bytes:
@@ -203,16 +213,27 @@ def gradient_picture(found: dict[str, Array]) -> bytes:
 
 
 def scales(folder: Path) -> list[tuple[Array, Array]] | None:
-    """Time scales of each layer of a trained STG, as drawn at the start of its chain and as learned, in order."""
+    """Time scales of each layer of a trained STG, as drawn at the start of its chain and as learned, in order (H,)."""
     if tested(folder) is None:
         return None
     about, now = checkpoint.load(folder / "checkpoint.npz")
-    model = about.model
+    model, source = about.model, sequences(about.data.name)
     assert isinstance(model, STG)
-    drawn, _ = model.init(np.random.default_rng(about.training.seed))
-    biases = [f"stm{layer + 1}.right.b" for layer in range(model.layers)]
-    before, after = ([np.sort(time_scales(params.arrays()[b])) for b in biases] for params in (drawn, now.params))
+    assert source is not None
+    drawn, state = model.init(np.random.default_rng(about.training.seed))
+    x = source.task.draw(np.random.default_rng(0), 4)[0]
+    before, after = (
+        [np.sort(1 / walks_of(layer).gates.u.mean((0, 1))) for layer in model.forward(x, params, state)[1].layers]
+        for params in (drawn, now.params)
+    )
     return list(zip(before, after))
+
+
+def walks_of(layer: Any) -> STMCache:
+    """The cache of the one walk in that of a layer."""
+    (cache,) = layer.walks
+    assert isinstance(cache, STMCache)
+    return cache
 
 
 def scales_picture(found: dict[str, list[tuple[Array, Array]]]) -> bytes:
@@ -224,7 +245,7 @@ def scales_picture(found: dict[str, list[tuple[Array, Array]]]) -> bytes:
             share = np.linspace(0, 1, len(before))
             axes.semilogy(share, before, color=f"C{layer}", linestyle=":", label=f"layer {layer + 1}, as drawn")
             axes.semilogy(share, after, color=f"C{layer}", label=f"layer {layer + 1}, learned")
-        axes.set(title=name, xlabel="share of the memory cells", ylabel="τ = 1 / u at rest (steps)")
+        axes.set(title=name, xlabel="share of the memory cells", ylabel="τ = 1 / mean u (steps)")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     return png(figure)
@@ -266,14 +287,14 @@ def report(root: Path) -> None:
         names = [loss if k == 5 else right if k == 7 else name for k, name in enumerate(head)]
         title = {"adding": "The adding problem", "copy": "Copy memory"}[task]
         sections.append(section(title, table(names, rows(root, task))))
-    found = gradients()
+    found = kept_gradients(root)
     (RESULTS / "long-memory-gradient.png").write_bytes(gradient_picture(found))
     at = (1, 10, 100, 300, DISTANCE)
     lines = [(name, *(f"{norms[d]:.1e}" for d in at)) for name, norms in found.items()]
     gradient = section(
         "The gradient's way back",
         f"One layer of {WIDTH} cells, untrained, reading the adding problem: the norm of the gradient of the last "
-        "output with respect to the input so many steps before it, relative to the last input; geometric mean of three "
+        "output with respect to the input so many steps before it, relative to the last input; geometric mean of two "
         "draws.",
         "![gradient against distance](long-memory-gradient.png)",
         table(("cell", *(f"{d:,} steps" for d in at)), lines),
@@ -299,11 +320,11 @@ def report(root: Path) -> None:
         )
         memory = section(
             "Time scales before and after",
-            "τ = 1 / σ(b_u): how many steps a memory cell keeps what it holds where the input says nothing.",
+            "τ = 1 / u, with the mean of u over the steps of four sequences: how long a memory cell keeps what it holds.",
             "![time scales](long-memory-scales.png)",
             table(of, lines),
         )
-    notes = PAGE.with_name("long-memory-notes.md").read_text(encoding="utf-8")
+    notes = NOTES.read_text(encoding="utf-8").strip()
     optimizer = {"optimizer": f"AdamW, β = {AdamW().beta1}, {AdamW().beta2}; gradient clipped at the norm 1"}
     text = document(
         "Long memory", "python -m benchmarks.long_memory report DIR", notes, facts_list({**optimizer, **describe()}),
