@@ -320,7 +320,7 @@ def report(root: Path) -> None:
         )
         memory = section(
             "Time scales before and after",
-            "τ = 1 / u, with the mean of u over the steps of four sequences: how long a memory cell keeps what it holds.",
+            "τ = 1 / u, with the mean of u over the steps of four sequences: how long a cell keeps what it holds.",
             "![time scales](long-memory-scales.png)",
             table(of, lines),
         )
