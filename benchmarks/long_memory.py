@@ -300,10 +300,11 @@ def report(root: Path) -> None:
         table(("cell", *(f"{d:,} steps" for d in at)), lines),
     )
     learned = {
-        chain.name: layers
+        f"{chain.name}, {stage.data}": layers  # of the last stage that has been tested
         for chain in CHAINS
-        for stage in chain.stages[-1:]
-        if not chain.model.get("kind") and (layers := scales(folder_of(root, chain, 0, stage))) is not None
+        for stage in [stage for stage in chain.stages if tested(folder_of(root, chain, 0, stage))][-1:]
+        if chain.name in ("adding: STG", "copy: STG")
+        and (layers := scales(folder_of(root, chain, 0, stage))) is not None
     }
     memory = ""
     if learned:
