@@ -357,6 +357,19 @@ def test_stopping_at_any_step_and_going_on_gives_the_same_bits(after: int) -> No
     assert [without_speed(r) for r in [*first[:-1], *second]] == [without_speed(r) for r in whole]
 
 
+@pytest.mark.parametrize("after", [2, 5, 6, 7, 11])
+def test_stopping_while_the_pictures_grow_gives_the_same_bits(after: int) -> None:
+    """With sizes that change between the epochs, pictures mirrored in turn and the running statistics of a norm."""
+    model = ImageSTG((8, 8, 1), 4, widths=(4, 4), depth=1, stem=3, sweeping=(1, 2))
+    run = make_run(model=model, sides=(4, 8), epochs=4, flip_in_turn=True, cutout=2)
+    whole = records(run, workers=2, log_every=1)
+    asked = itertools.count()
+    first = records(run, log_every=1, should_stop=lambda: next(asked) == after)
+    second = records(run, workers=2, log_every=1, start=first[-1].now)
+    assert first[-1].kind == "stopped"
+    assert [without_speed(r) for r in [*first[:-1], *second]] == [without_speed(r) for r in whole]
+
+
 @pytest.mark.parametrize(("after", "epoch"), [(0, 1), (1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 def test_who_stops_between_two_epochs_stops_in_the_one_that_is_done(after: int, epoch: int) -> None:
     asked, run = itertools.count(), make_run(epochs=3)
