@@ -28,7 +28,7 @@ from PIL import Image
 import stg_np
 from stg_np import streams
 from stg_np.cli import main, make_parser
-from stg_np.data import load
+from stg_np.data import load, source
 from stg_np.data.augment import normalise
 from stg_np.engine import Threads
 from stg_np.evaluate import predict_logits
@@ -758,9 +758,10 @@ def test_predict_prints_a_table(stg: Stg, finished: tuple[Path, Result]) -> None
     Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save("a, b.png")
     found = json.loads(stg("predict", finished[0], "a, b.png", "--json").out)[0]["classes"]
     (row,) = csv.DictReader(io.StringIO(stg("predict", finished[0], "a, b.png", "--csv").out))
-    assert list(row) == ["image", "class", "probability", "class_2", "probability_2", "class_3", "probability_3"]
+    more = [f"{what}_{place}" for place in (2, 3, 4, 5) for what in ("class", "probability")]
+    assert list(row) == ["image", "class", "probability", *more]
     assert row["image"] == "a, b.png"
-    assert (row["class"], row["class_3"]) == (found[0]["class"], found[2]["class"])
+    assert (row["class"], row["class_5"]) == (found[0]["class"], found[4]["class"])
     assert float(row["probability"]) == pytest.approx(found[0]["probability"], abs=1e-6)
 
 
@@ -857,8 +858,8 @@ def test_arrays_of_a_users_own_are_trained_on(stg: Stg) -> None:
 
 def test_summary_counts_every_parameter(stg: Stg, finished: tuple[Path, Result]) -> None:
     for name, preset in PRESETS.items():
-        shape = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}[preset.data]
-        model = preset.make_model(shape, 10)
+        about = source(preset.data).INFO
+        model = preset.make_model(about.shape, len(about.classes))
         size = model.init(np.random.default_rng(0))[0].flat.size
         result = stg("summary", "--preset", name)
         assert result.code == 0, result.err

@@ -81,7 +81,7 @@ def add_options(parser: Any) -> None:
     """The checkpoint, the pictures, and what to print."""
     add_checkpoint(parser, optional=True)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files, folders, or - for standard input")
-    parser.add_argument("--top", type=whole(1), default=3, metavar="K", help="classes to name (default: %(default)s)")
+    parser.add_argument("--top", type=whole(1), default=5, metavar="K", help="classes to name (default: %(default)s)")
     add_framing(parser)
     parser.add_argument("--show", type=Path, metavar="FILE.png", help="a picture of what the network saw")
     output = parser.add_mutually_exclusive_group()

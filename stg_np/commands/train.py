@@ -104,7 +104,7 @@ def add_options(parser: Any) -> None:
     how.add_argument("--config", type=Path, metavar="FILE.toml", help="the config.toml of a run, or a part of one")
     single = "any entry of such a file: model.width=128 training.optimizer=adamw training.flip=true"
     how.add_argument("--set", nargs="+", action="extend", metavar="NAME=VALUE", help=single)
-    origin = "begin with the parameters of a checkpoint, or of the run in a folder, and with its settings"
+    origin = "begin with the parameters and settings of a checkpoint, the run in a folder, or a bundled network by name"
     how.add_argument("--init-from", type=network, metavar="CHECKPOINT", help=origin)
     patience = "stop when the validation accuracy has not risen for so many epochs (0: never)"
     how.add_argument("--patience", type=whole(0), metavar="N", help=patience)

@@ -97,7 +97,8 @@ class MapStack(ABC):
         if self.window % 2 == 0:
             raise ValueError(f"the window needs a pixel in its middle, so an odd side, got {self.window}")
         if not 0 <= self.stem <= 9 * self.input_shape[2] * self.patch**2:
-            raise ValueError(f"a stem keeps at most {9 * self.input_shape[2] * self.patch**2} directions")
+            most = 9 * self.input_shape[2] * self.patch**2
+            raise ValueError(f"stem must be at most {most} where a pixel has {most // 9} numbers, got {self.stem}")
         if self.norm_rate > 1:
             raise ValueError(f"norm_rate must be at most 1, got {self.norm_rate}")
         self.check_size(*self.input_shape[:2])

@@ -123,7 +123,7 @@ def test_other_pictures_are_refused(shape: tuple[int, ...]) -> None:
         ({"input_shape": (8, 6, 2)}, "multiples of 4"),
         ({"widths": ()}, "at least 1"),
         ({"window": 2}, "odd side"),
-        ({"stem": 19}, "at most 18 directions"),
+        ({"stem": 19}, "stem must be at most 18"),
         ({"sweeping": (5,)}, "from 1 to 4"),
         ({"join": "product"}, "join is one of"),
         ({"directions": 3}, "cannot be shared out"),

@@ -195,6 +195,8 @@ def test_a_run_goes_on_from_the_parameters_of_another(stg: Stg) -> None:
     assert "init_from" in Path("next/config.toml").read_text()
     assert stg("train", "--config", "next/config.toml", "--out", "more").refused("--init-from")
     assert stg("train", "--resume", "--out", "next").code == 0
+    from_package = stg("train", "--init-from", "digits", "--data", "four.npz", "--epochs", 1, "--out", "tuned")
+    assert "digits.npz (trained on digits" in from_package.out
     seen = stg("train", "--init-from", "run/best.npz", "--seed", 1, "--out", "leaking")
     assert "note: among what is held out or tested here" in seen.out
 
