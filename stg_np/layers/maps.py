@@ -108,10 +108,11 @@ def map_layer_forward(
     measured: Statistics | None = None
     if spec.pools:
         p, pool = max_pool2d_forward(p)  # (B, height / 2, width / 2, H)
-    if spec.normalises and statistics is None:
-        (p, measured), norm = batch_norm_forward(p)
-    elif spec.normalises and statistics is not None:
-        p, norm = fixed_norm_forward(p, statistics)
+    if spec.normalises:
+        if statistics is None:
+            (p, measured), norm = batch_norm_forward(p)
+        else:
+            p, norm = fixed_norm_forward(p, statistics)
     y, gated_cache = gated.forward(p, params, spec.kind)
     return (y, measured), MapCache(window_cache, pool, norm, gated_cache)
 

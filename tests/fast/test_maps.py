@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from stg_np.backend import Array
 from stg_np.fast import maps
-from stg_np.layers.maps import MapSpec
+from stg_np.layers.maps import MapSpec, map_layer_forward
 from stg_np.ops.activations import TANH
 from stg_np.stm import STMParams
 from stg_np.sweep import STILL, SweepKind, quarters, summed
@@ -50,3 +51,13 @@ def test_what_it_does_not_cover_it_refuses(kind: SweepKind, params: STMParams) -
     spec = replace(MapSpec(kind), normalises=False)
     with pytest.raises(ValueError, match="does not know such a layer"):
         maps.map_layer_forward(drawn(1, 4, 4, 2), params, spec, None, work=Workspace())
+
+
+def test_a_map_that_the_pool_does_not_tile_is_refused_as_the_plain_layer_refuses_it() -> None:
+    spec, h, params = MapSpec(SweepKind(STILL), pools=True), drawn(2, 3, 4, 2), diagonal()
+    messages = []
+    for layer in (map_layer_forward, partial(maps.map_layer_forward, work=Workspace())):
+        with pytest.raises(ValueError, match="3×4") as raised:
+            layer(h, params, spec, None)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]

@@ -136,6 +136,15 @@ def test_fields_that_do_not_fit_are_refused(fields: dict[str, Any], message: str
         replace(MODEL, **fields)
 
 
+def test_a_layer_s_number_is_a_whole_one() -> None:
+    with pytest.raises(TypeError, match="sweeping"):
+        replace(MODEL, sweeping=(1.0,))
+
+
+def test_only_quarters_need_channels_for_each_direction() -> None:
+    assert replace(MODEL, join="sum", directions=3).directions == 3
+
+
 def test_the_stem_whitens_what_it_was_adapted_to() -> None:
     """Its answers to such pictures have no correlation, and variance 1 where there was variance."""
     rng = np.random.default_rng(0)
