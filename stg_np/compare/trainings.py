@@ -174,14 +174,14 @@ def compare(
     """
     dataset = engine.from_root(partial(load, comparison.data or PRESETS[comparison.preset].data, data_dir))
     trials, jobs = trials_of(comparison, dataset), jobs_of(comparison, dataset)
-    check_tests(jobs)
+    check_layouts(jobs)
     if engine.is_root:
         folder.mkdir(parents=True, exist_ok=True)
     earlier = engine.from_root(partial(results_in, folder))
     known = {result.what: result for result in earlier}  # what has changed since stays in the file, too
     results: list[Result] = []
 
-    def do(some: list[Job]) -> list[Result]:
+    def do(some: list[Job]) -> None:
         trained = {(job.entry.name, job.seed): job for job in some}
         for job in some:
             standing = Told(dataset.label, job.name, job.seed, len(results), len(trials) + len(jobs))
@@ -199,7 +199,6 @@ def compare(
             result = result._replace(entry=job.entry.name, factor=job.factor, trial=job.trial)
             results.append(result)
             told(standing._replace(done=len(results), result=result))
-        return results
 
     do(trials)
     best = best_factors(results)
@@ -225,14 +224,14 @@ def best_factors(trials: Sequence[Result]) -> dict[str, float]:
     for name in dict.fromkeys(result.entry for result in trials):
         own = [result for result in trials if result.entry == name]
         scores = {
-            factor: max_first([result for result in own if result.factor == factor])
+            factor: merit([result for result in own if result.factor == factor])
             for factor in dict.fromkeys(result.factor for result in own)
         }
         best[name] = max(scores, key=lambda factor: scores[factor])
     return best
 
 
-def max_first(results: Sequence[Result]) -> tuple[float, float]:
+def merit(results: Sequence[Result]) -> tuple[float, float]:
     """What the higher the better: accuracy, then the loss, negated; means."""
     count = len(results)
     return sum(result.accuracy for result in results) / count, -sum(result.loss for result in results) / count
@@ -249,7 +248,7 @@ def jobs_of(comparison: Comparison, dataset: Dataset, factors: Mapping[str, floa
     return jobs
 
 
-def check_tests(jobs: Sequence[Job]) -> None:
+def check_layouts(jobs: Sequence[Job]) -> None:
     """Whether every entry that tests another's networks has parameters like theirs.
 
     Raises:
