@@ -68,15 +68,6 @@ class Stack(InSteps, ABC):
     def draw(self, rng: np.random.Generator, D: int) -> Any:
         """The same, drawn (float64)."""
 
-    @property
-    def form(self) -> str:
-        """Of which form the cell is, as a part of a sentence."""
-        return ""
-
-    def note(self, groups: list[Any]) -> str:
-        """What a summary says of a layer with these parameters."""
-        return ""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, type(self), choices={"pool": POOLS}, from_zero=("noise",))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stg_np.backend import Array
 from stg_np.inputs import check_fields, check_sizes
@@ -115,6 +115,15 @@ class InSteps:
         """D, the numbers that each step of a walk reads, by the walk's name."""
         widths = [self.features, *[self.width] * (self.layers - 1)]
         return {walk: D for layer, D in enumerate(widths) for walk in self.walks(layer)}
+
+    @property
+    def form(self) -> str:
+        """Of which form the cell is, as a part of a sentence."""
+        return ""
+
+    def note(self, groups: list[Any]) -> str:
+        """What a summary says of a layer with these parameters."""
+        return ""
 
     def in_steps(self, x: Array) -> Array:
         """A batch as sequences (B, T, D)."""
