@@ -1,7 +1,7 @@
 """Kill a rank at random moments, and see what is left: ``python -m tools.kill_ranks [--rounds 30]`` (Linux).
 
 In each round ``mpiexec -n 3 stg-np train --engine mpi`` begins a small run, and one of its ranks, drawn at random, gets
-SIGKILL at a random moment. Then all ranks must be gone within 10 seconds, and the last checkpoint must be whole; and
+SIGKILL at a random moment: of its start, one time in seven, else of any epoch. Then all ranks must be gone within 10 seconds, and the last checkpoint must be whole; and
 the run, resumed by one process or by two ranks, must end in the bits of one that nobody has disturbed.
 """
 
@@ -30,7 +30,8 @@ LIMIT = 10.0
 """Seconds in which all ranks must be gone."""
 RANKS = 3
 TRAIN = ["-m", "stg_np", "train", "--workers", "1"]
-SMALL = ["--epochs", "6", "--batch-size", "192", "--set", "training.group_size=64", "model.width=16"]
+EPOCHS = 6
+SMALL = ["--epochs", str(EPOCHS), "--batch-size", "192", "--set", "training.group_size=64", "model.width=16"]
 MARK = "STG_NP_KILL_ROUND"
 
 
@@ -64,15 +65,37 @@ def run(*arguments: str) -> None:
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def one_round(number: int, folder: Path, longest: float, wanted: tuple[int, str]) -> tuple[str, ...]:
+def epochs_done(folder: Path) -> int:
+    """As far as they are written down; −1 before the first step."""
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_text().count('"kind": "epoch"') if metrics.exists() else -1 + (folder / "config.toml").exists()
+
+
+def wait_for(folder: Path, epochs: int, started: subprocess.Popen[bytes]) -> float:
+    """Wait until so many epochs are done; return the seconds."""
+    began = perf_counter()
+    while epochs_done(folder) < epochs and started.poll() is None:
+        sleep(0.005)
+    return perf_counter() - began
+
+
+def with_ranks(folder: Path, mark: str) -> subprocess.Popen[bytes]:
+    """The run, begun by ranks that can be found by the mark."""
+    command = [*mpiexec(RANKS), sys.executable, *TRAIN, "--engine", "mpi", *SMALL, "--out", str(folder)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=quiet, stderr=quiet)
+
+
+def one_round(number: int, folder: Path, start: float, epoch: float, wanted: tuple[int, str]) -> tuple[str, ...]:
     """What happened: rank, moment, seconds until all were gone, steps saved, who resumed, and whether all is well."""
     mark = f"{os.getpid()}-{number}"
-    started = subprocess.Popen(
-        [*mpiexec(RANKS), sys.executable, *TRAIN, "--engine", "mpi", *SMALL, "--out", str(folder)],
-        env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    moment = random.uniform(0, longest)
-    sleep(moment)
+    started = with_ranks(folder, mark)
+    moment = random.uniform(-1, EPOCHS)
+    if moment < 0:
+        sleep(start * (1 + moment))
+    else:
+        wait_for(folder, int(moment), started)
+        sleep(epoch * (moment % 1))
     while len(ranks := marked(mark)) < RANKS and started.poll() is None:
         sleep(0.01)
     rank, process = random.choice(sorted(ranks.items())) if ranks else ("none", 0)
@@ -81,7 +104,7 @@ def one_round(number: int, folder: Path, longest: float, wanted: tuple[int, str]
         os.kill(process, signal.SIGKILL)
     while marked(mark) or started.poll() is None:
         if perf_counter() - began > LIMIT:
-            return f"{rank}", f"{moment:.1f}", f"more than {LIMIT:.0f}", "", "", "**NO**"
+            return f"{rank}", f"{moment:.2f}", f"more than {LIMIT:.0f}", "", "", "**NO**"
         sleep(0.01)
     gone = perf_counter() - began
     try:
@@ -96,7 +119,7 @@ def one_round(number: int, folder: Path, longest: float, wanted: tuple[int, str]
     except CheckpointError as error:
         begun = (folder / "checkpoint.npz").exists()
         steps, by, same = str(error) if begun else "not begun", "", not begun
-    return rank, f"{moment:.1f}", f"{gone:.2f}", steps, by, "yes" if same else "**NO**"
+    return rank, f"{moment:.2f}", f"{gone:.2f}", steps, by, "yes" if same else "**NO**"
 
 
 def main() -> int:
@@ -108,19 +131,28 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as at:
         run(sys.executable, *TRAIN, *SMALL, "--out", f"{at}/alone")
         wanted = digest(Path(at, "alone"))
-        began = perf_counter()
-        run(*mpiexec(RANKS), sys.executable, *TRAIN, "--engine", "mpi", *SMALL, "--out", f"{at}/ranks")
-        longest = perf_counter() - began
-        assert digest(Path(at, "ranks")) == wanted, "the ranks come to other bits, even undisturbed"
+        ranks = Path(at, "ranks")
+        undisturbed = with_ranks(ranks, "undisturbed")
+        start = wait_for(ranks, 0, undisturbed)
+        epoch = wait_for(ranks, EPOCHS, undisturbed) / EPOCHS
+        undisturbed.wait()
+        assert digest(ranks) == wanted, "the ranks come to other bits, even undisturbed"
         rows = []
         for number in range(args.rounds):
-            rows.append(one_round(number, Path(at, f"{number}"), longest, wanted))
+            rows.append(one_round(number, Path(at, f"{number}"), start, epoch, wanted))
             print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
-    head = ["rank killed", "after s", "all gone after s", "steps saved", "resumed by", "ends in the undisturbed bits"]
+    head = [
+        "rank killed",
+        "in epoch (below 0: at the start)",
+        "all gone after s",
+        "steps saved",
+        "resumed by",
+        "ends in the undisturbed bits",
+    ]
     well = sum(row[-1] == "yes" for row in rows)
     facts = machine.describe() | {
         "rounds": f"{well} of {len(rows)} as they should be",
-        "an undisturbed run": f"{longest:.1f} s",
+        "undisturbed": f"{start:.1f} s to start, {epoch:.2f} s an epoch",
     }
     command = f"python -m tools.kill_ranks --rounds {args.rounds} --seed {args.seed}"
     about = (__doc__ or "").partition("\n\n")[2].strip()
