@@ -1,8 +1,9 @@
 """Kill a rank at random moments, and see what is left: ``python -m tools.kill_ranks [--rounds 30]`` (Linux).
 
 In each round ``mpiexec -n 3 stg-np train --engine mpi`` begins a small run, and one of its ranks, drawn at random, gets
-SIGKILL at a random moment: of its start, one time in seven, else of any epoch. Then all ranks must be gone within 10 seconds, and the last checkpoint must be whole; and
-the run, resumed by one process or by two ranks, must end in the bits of one that nobody has disturbed.
+SIGKILL at a random moment: of its start, one time in seven, else of any epoch. Then all ranks must be gone within 10
+seconds, and the last checkpoint must be whole; and the run, resumed by one process or by two ranks, must end in the
+bits of one that nobody has disturbed.
 """
 
 from __future__ import annotations
