@@ -446,12 +446,12 @@ def wait_for(*requests: Any, seconds: float | None = None) -> bool:
 
 
 class Kept(io.StringIO):
-    """A stream that nobody reads, but for the last sentence."""
+    """A stream that nobody reads, but for the last sentence, or a traceback."""
 
     def last(self) -> str:
         """What was said last."""
-        lines = self.getvalue().splitlines()
-        return lines[-1] if lines else ""
+        _, head, after = self.getvalue().rpartition("Traceback (most recent call last)")
+        return f"{head}{after}".rstrip() if head else after.rstrip().rpartition("\n")[2]
 
 
 def on_every_rank(command: Callable[[], int]) -> int:
@@ -469,8 +469,8 @@ def on_every_rank(command: Callable[[], int]) -> int:
     if everyone.rank > 0:
         sys.stdout, sys.stderr = Kept(), kept
     code = exit_code_of(command)
-    for number in (signal.SIGINT, signal.SIGTERM) if everyone.rank > 0 else ():
-        signal.signal(number, signal.SIG_IGN)  # the root may be at work still
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to stop here, and the root may be at work still
     highest = everyone.all_end(code)
     sys.stdout, sys.stderr = out, err
     if highest is None:
