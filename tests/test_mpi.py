@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stg_np import mpi
 from stg_np.cli import main
 from stg_np.compare.plan import read_comparison
 from stg_np.compare.trainings import compare
@@ -117,9 +118,9 @@ def test_ranks_compare_as_one_process_does(everything: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("data", ["digits", "adding-30", "copy-30"])
-def test_a_run_can_be_sent_to_another_process(data: str) -> None:
+def test_a_run_can_be_sent_to_another_process(data: str, tmp_path: Path) -> None:
     preset = None if data == "digits" else "adding-600" if data == "adding-30" else "copy-1000"
-    run = make_run(preset, data=data).run
+    run = make_run(preset, data=data, out=tmp_path).run
     sent = pickle.loads(pickle.dumps(run))
     assert sent.config == run.config
     assert sent.train.images.tobytes() == run.train.images.tobytes()
@@ -194,20 +195,19 @@ def test_without_mpi_one_sentence_says_what_to_install(
             if asked == name:
                 raise error
 
+    monkeypatch.setattr(mpi, "world", mpi.world.__wrapped__)
     for module in [module for module in sys.modules if module.partition(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Refused(), *sys.meta_path])
-    assert main(["train", "--engine", "mpi"]) == 2
+    assert main(["train", "--engine", "mpi", "--out", "/dev/null/never"]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_launcher_of_another_mpi_is_found_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from stg_np import mpi
-
     monkeypatch.setattr(mpi, "world", mpi.world.__wrapped__)
     monkeypatch.setattr(mpi, "loaded", lambda: type("MPI", (), {"COMM_WORLD": type("Comm", (), {"size": 1})}))
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-    assert main(["train", "--engine", "mpi"]) == 2
+    assert main(["train", "--engine", "mpi", "--out", "/dev/null/never"]) == 2
     assert "4 ranks were started, and the library of mpi4py knows of one" in capsys.readouterr().err
