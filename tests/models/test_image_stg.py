@@ -137,8 +137,9 @@ def test_fields_that_do_not_fit_are_refused(fields: dict[str, Any], message: str
 
 
 def test_a_layer_s_number_is_a_whole_one() -> None:
+    fields: dict[str, Any] = {"sweeping": (1.0,)}
     with pytest.raises(TypeError, match="sweeping"):
-        replace(MODEL, sweeping=(1.0,))
+        replace(MODEL, **fields)
 
 
 def test_only_quarters_need_channels_for_each_direction() -> None:
