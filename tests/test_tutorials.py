@@ -23,11 +23,16 @@ from stg_np import __file__ as package_file
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tutorials"
 CHAPTERS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+TRANSLATIONS = sorted((FOLDER / "zh").glob("[0-9][0-9]_*.py"))  # not run: a test says that the code is the chapter's
 SOLUTIONS = sorted((FOLDER / "solutions").glob("*.py"))
 PAGES = sorted(FOLDER.glob("*.md"))
 MARKDOWN, CODE = "# %% [markdown]", "# %%"
 
 every_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+every_translation = pytest.mark.parametrize("chapter", TRANSLATIONS, ids=lambda chapter: f"zh-{chapter.stem}")
+in_every_language = pytest.mark.parametrize(
+    "chapter", [*CHAPTERS, *TRANSLATIONS], ids=lambda chapter: f"{chapter.parent.name}-{chapter.stem}"
+)
 
 
 @cache
@@ -50,9 +55,13 @@ def markdown(chapter: Path) -> str:
     return "\n\n".join(source for marker, source in cells(chapter) if marker == MARKDOWN)
 
 
+def notebook_path(chapter: Path) -> Path:
+    return chapter.parent / "notebooks" / f"{chapter.stem}.ipynb"
+
+
 @cache
 def notebook(chapter: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / "notebooks" / f"{chapter.stem}.ipynb").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(notebook_path(chapter).read_text("utf-8"))
     return found
 
 
@@ -91,7 +100,7 @@ def test_a_chapter_runs_and_leaves_its_pictures_only(
     assert capsys.readouterr().out
 
 
-@every_chapter
+@in_every_language
 def test_the_cells_are_well_formed(chapter: Path) -> None:
     assert {marker for marker, _ in cells(chapter)} == {MARKDOWN, CODE}
     assert cells(chapter)[0][0] == MARKDOWN
@@ -119,6 +128,60 @@ def test_a_chapter_says_what_it_is_for_and_ends_with_words_summary_and_exercises
     assert re.findall(r"^\*\*(\d)\. ", exercises, re.MULTILINE) == ["1", "2", "3"]
     assert exercises.count("<details>") == exercises.count("</details>") == 3  # a hint each
     assert (FOLDER / "solutions" / chapter.name).exists()
+
+
+# --- translations -------------------------------------------------------------------------------------------
+
+
+def code_without_words(source: str) -> str:
+    """What the code of a cell does: its syntax tree without docstrings (comments are not in it)."""
+    return ast.unparse(ast.parse("\n".join(without_docstrings(source))))
+
+
+@every_translation
+def test_a_translation_has_the_cells_and_the_code_of_its_chapter(chapter: Path) -> None:
+    original = cells(FOLDER / chapter.name)
+    assert [marker for marker, _ in cells(chapter)] == [marker for marker, _ in original]
+    for (marker, translated), (_, source) in zip(cells(chapter), original):
+        if marker == CODE:
+            assert code_without_words(translated) == code_without_words(source), f"the code of {chapter.name} is older"
+
+
+def test_the_comparison_of_translated_code_leaves_out_words_only() -> None:
+    code = 'def f(x):\n    """Say y."""\n    return x  # as it is'
+    assert code_without_words(code) == code_without_words('def f(x):\n    """说 y。"""\n    return x  # 原样')
+    assert code_without_words(code) != code_without_words(code.replace("return x", "return -x"))
+
+
+def skeleton(text: str) -> list[str]:
+    """What a translation of Markdown keeps: levels of headings, lists, rows of tables, exercises, blocks of code."""
+    pieces = r"^```python\n.*?^```$|^#+ |^[*] |^\|(?=.)|^[*][*]\d\. |</?details>|\$\$"
+    return re.findall(pieces, text, re.MULTILINE | re.DOTALL)
+
+
+@every_translation
+def test_a_translation_has_the_headings_lists_and_blocks_of_its_chapter(chapter: Path) -> None:
+    for (marker, translated), (_, source) in zip(cells(chapter), cells(FOLDER / chapter.name)):
+        if marker == MARKDOWN:
+            assert skeleton(translated) == skeleton(source), translated
+
+
+@every_translation
+def test_a_translation_is_written_in_chinese(chapter: Path) -> None:
+    for marker, translated in cells(chapter):
+        assert marker == CODE or re.search(r"[\u4e00-\u9fff]", translated), translated
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`|\$[^$]*\$", "", markdown(chapter), flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"[\u4e00-\u9fff] ?[,;?!]( |$)", text, re.MULTILINE)  # punctuation of full width
+    for line in text.splitlines():
+        pieces = line.split("**")
+        for bold, after in zip(pieces[1::2], pieces[2::2]):  # else Markdown would show the asterisks
+            assert not (re.search(r"[，。：；！？、”）]$", bold) and re.match(r"[\u4e00-\u9fff]", after)), bold
+
+
+@every_translation
+def test_the_outputs_of_a_translation_are_those_of_its_chapter(chapter: Path) -> None:
+    outputs = [cell.get("outputs") for cell in notebook(FOLDER / chapter.name)["cells"]]
+    assert [cell.get("outputs") for cell in notebook(chapter)["cells"]] == outputs, "`make tutorials` was not run"
 
 
 # --- code of the package that is shown ----------------------------------------------------------------------
@@ -169,7 +232,7 @@ def differs_from_the_file(code: str, file: str) -> str:
     return ""
 
 
-@every_chapter
+@in_every_language
 def test_shown_code_is_the_packages(chapter: Path) -> None:
     assert "getsource" not in chapter.read_text("utf-8")  # a reader of the page would see nothing
     for name, code in shown(chapter):
@@ -203,7 +266,7 @@ def test_a_solution_runs_and_asserts_its_claims(
 # --- notebooks and pictures ---------------------------------------------------------------------------------
 
 
-@every_chapter
+@in_every_language
 def test_the_notebook_is_that_of_the_script(chapter: Path) -> None:
     rendered = notebook(chapter)
     assert rendered["nbformat"] == 4
@@ -213,7 +276,7 @@ def test_the_notebook_is_that_of_the_script(chapter: Path) -> None:
     )
 
 
-@every_chapter
+@in_every_language
 def test_the_notebook_holds_nothing_of_the_machine_that_made_it(chapter: Path) -> None:
     rendered = notebook(chapter)
     assert set(rendered["metadata"]) == {"kernelspec", "language_info"}
@@ -287,7 +350,7 @@ def test_the_contents_list_every_chapter_by_its_title() -> None:
 
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page (a notebook's headings, as Jupyter shows them, too)."""
-    text = markdown(FOLDER / f"{page.stem}.py") if page.suffix == ".ipynb" else page.read_text("utf-8")
+    text = markdown(page.parent.parent / f"{page.stem}.py") if page.suffix == ".ipynb" else page.read_text("utf-8")
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -298,11 +361,11 @@ def links(text: str) -> list[str]:
     return [target for target in found if not re.match(r"[a-z]+:", target)]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *CHAPTERS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *CHAPTERS, *TRANSLATIONS], ids=lambda page: f"{page.parent.name}-{page.name}")
 def test_links_lead_somewhere(page: Path) -> None:
-    """Links of a chapter are those of its notebook: relative to ``tutorials/notebooks``."""
+    """Links of a chapter are those of its notebook: relative to the folder of the notebooks."""
     is_chapter = page.suffix == ".py"
-    here = FOLDER / "notebooks" / f"{page.stem}.ipynb" if is_chapter else page
+    here = notebook_path(page) if is_chapter else page
     for target in links(markdown(page) if is_chapter else page.read_text("utf-8")):
         name, _, anchor = target.partition("#")
         path = (here.parent / name).resolve() if name else here

@@ -2,6 +2,7 @@
 
     python -m tools.tutorials                   all chapters, and codespell over their text
     python -m tools.tutorials 01_one_gate ...   these alone
+    python -m tools.tutorials zh/01_one_gate    a translation alone, which runs nothing
 
 The scripts are the single source. What is written depends on them and on the figures that they print, and on nothing
 else: cell identifiers follow from chapter and position, and there are no execution counts, times or paths. A chapter
@@ -9,6 +10,8 @@ that fails, warns or leaves anything but its pictures writes nothing.
 
 In the notebooks pictures are PNG: GitHub cuts ``<use>`` out of an SVG in a notebook, and with it marks and letters. The
 same pictures are in ``tutorials/images`` as SVG, as the chapters save them.
+
+A translation (``tutorials/zh``) has the code of its chapter, so it is not run: its notebook gets the chapter's outputs.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
         check_spelling()
     for script in [FOLDER / f"{name}.py" for name in names] or sorted(FOLDER.glob("[0-9][0-9]_*.py")):
         print(f"{script.stem} ...", flush=True)
-        render(script)
+        if script.parent == FOLDER:
+            render(script)
+        translation = FOLDER / "zh" / script.name
+        if translation.exists():
+            render_translation(translation)
 
 
 def check_spelling() -> None:
@@ -58,7 +65,6 @@ def render(script: Path) -> None:
         RuntimeError: if a cell writes to stderr, or leaves a file that is not a picture of the chapter's.
     """
     import jupytext
-    import nbformat
 
     notebook = jupytext.reads(script.read_text("utf-8"), fmt="py:percent")
     with TemporaryDirectory() as folder:
@@ -71,7 +77,34 @@ def render(script: Path) -> None:
         (FOLDER / "images").mkdir(exist_ok=True)
         for picture in pictures:
             write_picture(picture, FOLDER / "images" / picture.name)
-    target = FOLDER / "notebooks" / f"{script.stem}.ipynb"
+    write_notebook(notebook, script)
+
+
+def render_translation(script: Path) -> None:
+    """Write the notebook of a translated chapter, with the outputs of the chapter's own notebook.
+
+    Raises:
+        ValueError: if the two do not have as many cells, of the same kinds.
+    """
+    import jupytext
+    import nbformat
+
+    notebook = jupytext.reads(script.read_text("utf-8"), fmt="py:percent")
+    original = nbformat.read(FOLDER / "notebooks" / f"{script.stem}.ipynb", as_version=4)
+    if [cell.cell_type for cell in notebook.cells] != [cell.cell_type for cell in original.cells]:
+        raise ValueError(f"{script} does not have the cells of its chapter")
+    for cell, cell_of_original in zip(notebook.cells, original.cells):
+        if cell.cell_type == "code":
+            cell.outputs = cell_of_original.outputs
+    clean(notebook, script.stem)
+    write_notebook(notebook, script)
+
+
+def write_notebook(notebook: Any, script: Path) -> None:
+    """Write the notebook of a script into the folder ``notebooks`` beside it."""
+    import nbformat
+
+    target = script.parent / "notebooks" / f"{script.stem}.ipynb"
     target.parent.mkdir(exist_ok=True)
     nbformat.validate(notebook)
     target.write_text(nbformat.writes(notebook) + "\n", "utf-8")
