@@ -393,4 +393,4 @@ assert report.error < 1e-8
 # **3. 对角门。** 现在 $a_g = w_g \odot a_z + b_g$，g = i, u, o，只有 $a_z = xW_z + b_z$ 看得到 x。求 dw、db 和 $a_z$ 的完整梯度，并用程序包核对。
 # <details><summary>提示</summary>a_z 被四处用到：候选值和三个门。</details>
 #
-# 解答：[solutions/04_backward_by_hand.py](../../solutions/04_backward_by_hand.py)。下一章：[梯度能走多远](../../notebooks/05_how_far_a_gradient_travels.ipynb)（英文）
+# 解答：[solutions/04_backward_by_hand.py](../../solutions/04_backward_by_hand.py)。下一章：[梯度能走多远](05_how_far_a_gradient_travels.ipynb)
