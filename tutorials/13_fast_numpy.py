@@ -64,8 +64,9 @@ alone = Threads(1)
 alone.__enter__()  # from here on BLAS, which computes matrix products, uses one thread: one core against one core
 
 # %% [markdown]
-# All times on this page were measured when it was made; yours will differ. They are *processor time* of a thread, which
-# hardly minds what else the machine does. What is asserted is that the numbers are the same, never that a time is.
+# All times on this page were measured when it was made, on a machine that was busy with other work; yours will differ.
+# They are *processor time* of a thread, which minds that less than the clock does, but caches are shared: take them as
+# sizes, not as measurements. What is asserted is that the numbers are the same, never that a time is.
 #
 # ## Rung 0: what does the formula cost in plain Python?
 # The STM of chapter 3, as one would write it without NumPy: four loops, over examples, steps, cells and inputs.
@@ -176,8 +177,9 @@ for size in sizes:
     assert is_same(out[: 1 << 16], numbers[: 1 << 16])
 
 figure, axes = plt.subplots(layout="constrained")
-axes.semilogx([4 * size for size in sizes], [1e9 * s / len(numbers) for s in seconds], "o-", base=2)
-axes.set(xlabel="size of a piece", ylabel="nanoseconds per number", ylim=(0, None))
+axes.loglog([4 * size for size in sizes], [1e9 * s / len(numbers) for s in seconds], "o-")
+axes.set(xlabel="size of a piece", ylabel="nanoseconds per number")
+axes.minorticks_off()
 names = ["1 KiB", "4 KiB", "16 KiB", "64 KiB", "256 KiB", "1 MiB", "4 MiB", "16 MiB"]
 axes.set_xticks([4 * size for size in sizes], names)
 axes.set_title("four passes, in pieces: on the left calls cost, on the right the way to memory")
