@@ -13,6 +13,7 @@ from stg_np.data import SOURCES
 from stg_np.runs.experiment import chosen_preset, folder_path
 
 ROOT = Path(__file__).resolve().parent.parent
+CHINESE = "README.zh.md"  # its blocks are those of README.md, which are run
 PAGES = ["README.md", "CONTRIBUTING.md", "tutorials/README.md"]
 
 
@@ -82,8 +83,53 @@ def training_folder(arguments: list[str]) -> str | None:
     return str(args.out or folder_path(None, args.preset or chosen_preset(None, args.data)))
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, CHINESE, "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
         if not target.startswith(("http://", "https://")):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+# --- in Chinese ---------------------------------------------------------------------------------------------
+
+
+def sections(page: str) -> list[str]:
+    """What stands under each heading, code left out."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.split(r"^##? ", text, flags=re.MULTILINE)[1:]
+
+
+def figures(text: str) -> set[str]:
+    """The numbers with a decimal point or in per cent, without those in code and in targets of links."""
+    words = re.sub(r"`[^`\n]*`|\]\([^)]*\)", " ", text)
+    return set(re.findall(r"\d[\d,]*\.\d+(?:e-?\d+)?|\d+(?= ?%)", words))
+
+
+def without_comments(code: str) -> list[str]:
+    return [line.split("#")[0].rstrip() for line in code.splitlines()]
+
+
+@pytest.mark.parametrize("language", ["sh", "python", "py"])
+def test_the_chinese_readme_has_the_code_of_the_readme(language: str) -> None:
+    translated = [without_comments(code) for code in blocks(CHINESE, language)]
+    assert translated == [without_comments(code) for code in blocks("README.md", language)]
+
+
+def test_the_chinese_readme_has_the_sections_tables_and_figures_of_the_readme() -> None:
+    translated, original = sections(CHINESE), sections("README.md")
+    assert len(translated) == len(original)
+    for here, there in zip(translated, original):
+        title = here.splitlines()[0]
+        for sign in (r"^\|", r"^\* ", r"^!\["):
+            assert len(re.findall(sign, here, re.MULTILINE)) == len(re.findall(sign, there, re.MULTILINE)), (
+                title,
+                sign,
+            )
+        assert figures(here) == figures(there), f"{CHINESE}, {title}: {figures(here) ^ figures(there)}"
+
+
+@pytest.mark.parametrize("page", ["README.md", CHINESE])
+def test_links_within_a_readme_lead_to_a_heading(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    headings = {section.splitlines()[0].lower().replace(" ", "-") for section in sections(page)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
