@@ -64,7 +64,7 @@ for axes in (left, right):
     axes.legend(loc="upper left")
 figure.savefig("01_gate.svg")
 
-assert np.allclose(np.gradient(soft, a_grid)[1:-1], slope[1:-1], atol=1e-4)  # the slope by differences
+assert np.allclose(np.gradient(soft, a_grid)[1:-1], slope[1:-1], atol=1e-4)  # 用差分求出的斜率
 assert slope.max() == 0.25
 
 # %% [markdown]
@@ -138,10 +138,10 @@ axes.set(xlabel="step t", ylabel="memory m", title="Three memories of one event"
 axes.legend(loc="upper right")
 figure.savefig("01_memories.svg")
 
-assert np.array_equal(track[:, 0], value)  # u = 1 remembers nothing: it is the value itself
+assert np.array_equal(track[:, 0], value)  # u = 1 什么也不记：它就是那个值本身
 assert math.isclose(track[19, 1], 1 - 0.75**15)
-assert track[19, 1] > track[19, 2]  # at the end of the event the slow one is the emptiest ...
-assert track[59, 1] < track[59, 2]  # ... and forty steps later it still knows the most
+assert track[19, 1] > track[19, 2]  # 事件结束时，慢的最空……
+assert track[59, 1] < track[59, 2]  # ……四十步之后，它记得的仍最多
 
 # %% [markdown]
 # ## 它能记多久？
@@ -189,7 +189,7 @@ assert (1 - u) ** 10 > 0.999
 # ```
 
 # %%
-taus = 1 / sigmoid_forward(draw_update_biases(np.random.default_rng(0), 2000, 100.0))  # read back from 2,000 biases
+taus = 1 / sigmoid_forward(draw_update_biases(np.random.default_rng(0), 2000, 100.0))  # 从 2,000 个偏置反推
 print("quartiles of τ:", np.quantile(taus, [0, 0.25, 0.5, 0.75, 1]).round(1))
 
 assert taus.min() >= 2
@@ -214,7 +214,7 @@ assert abs(np.mean(taus < 4) - np.mean(taus > 50)) < 0.04
 
 # %%
 def loss_and_gradient(w: float, b: float, values: Array, flags: Array, target: Array) -> tuple[float, float, float]:
-    """Values and flags (B, T), target (B,) -> the loss, dw and db."""
+    """值与标志 (B, T)、目标 (B,) -> 损失、dw 和 db。"""
     B, T = values.shape
     u = sigmoid_forward(w * flags + b)
     memories = [np.zeros(B)]
@@ -224,7 +224,7 @@ def loss_and_gradient(w: float, b: float, values: Array, flags: Array, target: A
 
     dm, dw, db = error / B, 0.0, 0.0
     for t in reversed(range(T)):
-        du = dm * (values[:, t] - memories[t])  # memories[t] is the memory before step t
+        du = dm * (values[:, t] - memories[t])  # memories[t] 是第 t 步之前的记忆
         dm = dm * (1 - u[:, t])
         da = du * u[:, t] * (1 - u[:, t])
         dw, db = dw + float(da @ flags[:, t]), db + float(da.sum())

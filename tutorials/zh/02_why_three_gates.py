@@ -36,7 +36,7 @@ plt.style.use("stg_np.tutorial")
 
 # %%
 def cell(z: Array, i: Array, u: Array, o: Array) -> Array:
-    """Outputs y (T, ...) of memories that start at 0, from candidates and gates of that shape."""
+    """由候选值和门 (T, ...) 求输出 y，形状相同；记忆从 0 开始。"""
     m = np.zeros(np.broadcast_shapes(z.shape[1:], u.shape[1:]))
     outputs = []
     for z_t, i_t, u_t, o_t in zip(z, i, u, o):
@@ -57,12 +57,12 @@ def cell(z: Array, i: Array, u: Array, o: Array) -> Array:
 rng = np.random.default_rng(0)
 T = 300
 z = rng.standard_normal(T)
-event = rng.choice(3, T, p=[0.8, 0.1, 0.1])  # 0: nothing, 1: write, 2: ask
+event = rng.choice(3, T, p=[0.8, 0.1, 0.1])  # 0：无，1：write，2：ask
 write, ask = (event == 1).astype(float), (event == 2).astype(float)
 
 
 def recurrence(rule: Callable[[float, int], float]) -> Array:
-    """The sequence r_t = rule(r_{t−1}, t) from 0."""
+    """从 0 开始的序列 r_t = rule(r_{t−1}, t)。"""
     values, r = [], 0.0
     for t in range(T):
         r = rule(r, t)
@@ -75,7 +75,7 @@ targets = {
     "fade": recurrence(lambda r, t: 0.9 * r + 0.1 * write[t] * z[t]),
     "hide": ask * recurrence(lambda r, t: 0.9 * r + 0.1 * z[t]),
 }
-assert set(targets["keep"][20:]) <= set(z[write == 1])  # nothing but marked values
+assert set(targets["keep"][20:]) <= set(z[write == 1])  # 只有带标志的值
 assert not targets["hide"][ask == 0].any()
 
 # %% [markdown]
@@ -114,7 +114,7 @@ Choices: TypeAlias = list[tuple[float, ...]]
 FREE: Choices = list(product(LEVELS, repeat=3))
 CONSTANT: Choices = [(level, level, level) for level in LEVELS]
 OPEN: Choices = [(1.0, 1.0, 1.0)]
-VARIANTS: dict[str, tuple[Choices, Choices, Choices]] = {  # the choices of (i, u, o)
+VARIANTS: dict[str, tuple[Choices, Choices, Choices]] = {  # (i, u, o) 的取值
     "all three": (FREE, [*CONSTANT, (0.0, 1.0, 0.0)], [*OPEN, (0.0, 0.0, 1.0)]),
     "without i": (OPEN, FREE, FREE),
     "without u": (FREE, CONSTANT, FREE),
@@ -123,12 +123,12 @@ VARIANTS: dict[str, tuple[Choices, Choices, Choices]] = {  # the choices of (i, 
 
 
 def least_error(task: str, choices: tuple[Choices, ...]) -> float:
-    """The error of the best of all combinations of the gates' choices, each of which is a cell of its own."""
-    combinations = np.array(list(product(*choices)))  # (cells, gate, event)
-    i, u, o = (combinations[:, gate].T[event] for gate in range(3))  # (T, cells) each
+    """各门取值的所有组合中最小的误差；每个组合是一个单独的单元。"""
+    combinations = np.array(list(product(*choices)))  # (单元, 门, 事件)
+    i, u, o = (combinations[:, gate].T[event] for gate in range(3))  # 各为 (T, 单元)
     r = targets[task]
     m = dots = squares = np.zeros(len(combinations))
-    for t in range(T):  # as in `cell`, but nothing is kept that is not needed
+    for t in range(T):  # 同 `cell`，但不留用不着的东西
         m = update_forward(u[t], i[t] * z[t], m)
         y_t = o[t] * m
         dots, squares = dots + y_t * r[t], squares + y_t * y_t
@@ -144,9 +144,9 @@ for task in targets:
 needed = {"keep": "without u", "fade": "without i", "hide": "without o"}
 for task, name in errors:
     if name == needed[task]:
-        assert errors[task, name] > 0.15  # a good part of the target is out of reach
+        assert errors[task, name] > 0.15  # 目标有相当一部分够不着
     else:
-        assert errors[task, name] < 1e-9  # the other two gates suffice
+        assert errors[task, name] < 1e-9  # 有另外两个门就够了
 
 figure, axes = plt.subplots(figsize=(7.6, 3.0))
 for number, name in enumerate(VARIANTS):
@@ -177,8 +177,8 @@ print("         u = 0         u = 1")
 for i_value in (0.0, 1.0):
     kept, changed = (before + u_value * (i_value * candidate - before) for u_value in (0.0, 1.0))
     print(f"i = {i_value:.0f}    {kept} kept      {changed} {'erased' if changed == 0 else 'overwritten'}")
-    assert kept == before  # u = 0 keeps, whatever i says
-    assert changed == i_value * candidate  # u = 1 does not keep, whatever i says; i says what takes its place
+    assert kept == before  # u = 0 即保持，不管 i 是多少
+    assert changed == i_value * candidate  # u = 1 不保持，不管 i 是多少；i 决定换上什么
 
 # %% [markdown]
 # 更新门关着，是**保持**。更新门开着而输入门关着，是**擦除**。i 取什么值都不能保持任何东西；而当 i = 1 时，u 取什么值都不能擦除任何东西。输出门对记忆毫无影响：它处理的是一份副本。
@@ -206,15 +206,15 @@ for u_t, v_t in zip(*random_gates):
 # 前面的门是直接给定的数。在层里，每个门都是输入的加权和加偏置之后的 σ。我们的输入有三个**特征**：值和两个标志。要让门见到标志就打开、否则关闭，可取权重 40、偏置 −20：σ(20) 与 σ(−20) 在八位小数内就是 1 和 0。要 u = 0.1，就取第 1 章的偏置 −log(10 − 1)。参数是一个矩阵 W 和一个向量 b；W 的每行对应一个特征，每列依次对应 i、u、o、z。
 
 # %%
-x = np.stack([z, write, ask], axis=-1)[None]  # one example, T steps, three features
+x = np.stack([z, write, ask], axis=-1)[None]  # 一个样本，T 步，三个特征
 SHUT, TENTH = -20.0, -np.log(9)
-layers = {  # rows: value, write, ask; columns: i, u, o, z
+layers = {  # 行：值、write、ask；列：i、u、o、z
     "keep": STMParams(np.array([[0, 0, 0, 1], [0, 40, 0, 0], [0, 0, 0, 0.0]]), np.array([-SHUT, SHUT, -SHUT, 0])),
     "fade": STMParams(np.array([[0, 0, 0, 1], [40, 0, 0, 0], [0, 0, 0, 0.0]]), np.array([SHUT, TENTH, -SHUT, 0])),
     "hide": STMParams(np.array([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 40, 0.0]]), np.array([-SHUT, TENTH, SHUT, 0])),
 }
 for task, params in layers.items():
-    y, _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)[0]  # z is the weighted sum itself
+    y, _ = stm_forward(x, np.zeros((1, 1)), params, phi_z=IDENTITY)[0]  # z 就是加权和本身
     assert np.allclose(y[0, :, 0], targets[task], rtol=0, atol=1e-6)
 
 shown = np.arange(80)

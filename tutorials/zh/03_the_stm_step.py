@@ -49,7 +49,7 @@ GREY = plt.rcParams["text.color"]
 
 
 class Drawing:
-    """One cell: the memory's line on top, what comes in from below; an old part of a growing drawing is pale."""
+    """一个单元：记忆的线在最上面，进来的东西从下面来。"""
 
     def __init__(self, axes: Axes, memory: str = "m", phi_z: str = r"$z=\varphi_z(a)$") -> None:
         self.axes, self.memory, self.phi_z = axes, memory, phi_z
@@ -75,7 +75,7 @@ class Drawing:
         self.text(x, y, sign, fontsize=11, va="center_baseline")
 
     def box(self, x: float, text: str, gate: str, *, memory: bool = False) -> None:
-        """A gate or the candidate, above the inputs that it sees."""
+        """一个门或候选值，画在它所看到的输入上方。"""
         place, colour = ((x - 0.71, 1.0), 1.42, 0.7), COLOURS[gate]
         self.axes.add_patch(Rectangle(*place, facecolor=colour, alpha=0.18, edgecolor="none"))
         self.axes.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linewidth=1.4))
@@ -85,7 +85,7 @@ class Drawing:
             self.line((x + 0.2, -0.35), (x + 0.2, 1.0), dashed=True)
 
     def inputs(self, right: float, remembered: str = "") -> None:
-        """The line of x_t below the boxes, and, dashed, that of what the gates see of the past."""
+        """方框下面 x_t 的线；虚线是门从过去看到的东西。"""
         self.line((-0.1, 0.2), (right, 0.2), arrow=False)
         self.text(-0.6, 0.2, "$x_t$")
         if remembered:
@@ -93,7 +93,7 @@ class Drawing:
             self.text(-0.6, -0.35, remembered)
 
     def memory_line(self, keep: str) -> None:
-        """m_{t−1} to m_t: what is kept is multiplied at 1.6, what comes in is added at 6.6."""
+        """从 m_{t−1} 到 m_t：在 1.6 处乘以保留的比例，在 6.6 处加上进来的值。"""
         self.text(-0.6, 5, f"${self.memory}_{{t-1}}$")
         self.line((-0.1, 5), (1.33, 5))
         self.dot(1.6, 5, "×")
@@ -118,7 +118,7 @@ class Drawing:
 
 
 def draw_stm(drawing: Drawing, *, parts: int = 4, memory: bool = False) -> None:
-    """The STM's first parts: 1 the candidate, 2 the input gate, 3 the update gate and the memory, 4 the output gate."""
+    """STM 的前几部分：1 候选值，2 输入门，3 更新门和记忆，4 输出门。"""
     drawing.inputs((3.2, 4.8, 6.4, 8.4)[parts - 1], "$m_{t-1}$" if memory else "")
     drawing.candidate(memory=memory)
     drawing.line((3.4, 1.7), (3.4, 3.2), (4.73, 3.2), gate="z")
@@ -156,9 +156,9 @@ figure.savefig("03_line_by_line.svg")
 # 四者要的都是同一个输入的加权和。四个 (D, H) 的矩阵并排放进一个：$W = [W_i \,|\, W_u \,|\, W_o \,|\, W_z]$，形状 (D, 4H)。这样，一次矩阵乘法就给出全部四种预激活值，而且是一整批 B 个样本、全部 T 步一次算完：x 的形状是 (B, T, D)，a = x W + b 的形状是 (B, T, 4H)。
 
 # %%
-B, T, D, H = 2, 5, 3, 4  # batch, steps, features, memory cells
+B, T, D, H = 2, 5, 3, 4  # 批大小、步数、特征数、记忆单元数
 params = init_stm(rng, D, H, length=T)
-params = params._replace(b=params.b + 0.1 * rng.standard_normal(4 * H))  # no zeros: a forgotten term would show
+params = params._replace(b=params.b + 0.1 * rng.standard_normal(4 * H))  # 不取零：漏掉一项就会显出来
 x, m_0 = rng.standard_normal((B, T, D)), rng.standard_normal((B, H))
 print("x", x.shape, "  W", params.W.shape, "  b", params.b.shape, "  a", (x @ params.W + params.b).shape)
 
@@ -176,7 +176,7 @@ def sigma(a: float) -> float:
 
 
 def step_by_hand(x_t: Array, m_before: Array, params: STMParams) -> tuple[Array, Array]:
-    """x_t (D,) and the memory (H,) -> the output y_t (H,) and the new memory m_t (H,), for one example."""
+    """x_t (D,) 与记忆 (H,) -> 输出 y_t (H,) 与新记忆 m_t (H,)，一个样本。"""
     D, H = len(x_t), len(m_before)
     y_t, m_t = np.zeros(H), np.zeros(H)
     for h in range(H):
@@ -243,13 +243,13 @@ assert np.allclose(m_end, m_T, rtol=0, atol=1e-14)
 W_u, W_o = rng.standard_normal((2, H, H))
 b_u, b_o = rng.standard_normal((2, H))
 one_step = STMParams(
-    W=np.concatenate([np.zeros((H, H)), W_u, W_o, np.eye(H)], axis=1),  # W_z = 1: the candidate is the input
-    b=np.concatenate([np.full(H, 50.0), b_u, b_o, np.zeros(H)]),  # σ(50) = 1: the input gate is open
+    W=np.concatenate([np.zeros((H, H)), W_u, W_o, np.eye(H)], axis=1),  # W_z = 1：候选值就是输入
+    b=np.concatenate([np.full(H, 50.0), b_u, b_o, np.zeros(H)]),  # σ(50) = 1：输入门打开
 )
 x_1 = rng.standard_normal((B, H))
 (y_1, m_1), cache = stm_forward(x_1[:, None], np.zeros((B, H)), one_step, phi_z=IDENTITY)
 
-update_gate = 1 / (1 + np.exp(-(x_1 @ W_u + b_u)))  # nothing of the package from here
+update_gate = 1 / (1 + np.exp(-(x_1 @ W_u + b_u)))  # 以下不用程序包的任何东西
 control_gate = 1 / (1 + np.exp(-(x_1 @ W_o + b_o)))
 assert np.allclose(y_1[:, 0], update_gate * x_1 * control_gate, rtol=1e-12)
 
@@ -290,7 +290,7 @@ for t in range(T):
     assert np.allclose(y_recurrent[:, t], m / (1 + np.exp(-a_o)), rtol=0, atol=1e-13)
 
 (y_without, m_without), _ = stm_recurrent_forward(x, m_0, params._replace(R=np.zeros_like(R)))
-assert np.allclose(y_without, y, rtol=0, atol=1e-14)  # R = 0: the input-only form
+assert np.allclose(y_without, y, rtol=0, atol=1e-14)  # R = 0：只看输入的形式
 
 # %% [markdown]
 # ## 为什么默认采用只看输入的形式？
@@ -301,9 +301,9 @@ assert np.allclose(y_without, y, rtol=0, atol=1e-14)  # R = 0: the input-only fo
 # %%
 cache_once, cache_twice = (
     stm_forward(factor * x, factor * m_0, params._replace(W=params.W / factor))[1] for factor in (1, 2)
-)  # W / 2: the same gates from twice the input
+)  # W / 2：输入加倍而门不变
 assert np.allclose(cache_once.gates.u, cache_twice.gates.u)
-difference = cache_twice.memories - cache_once.memories  # the same v; m_0 once more
+difference = cache_twice.memories - cache_once.memories  # v 相同；多一份 m_0
 assert np.allclose(difference, np.cumprod(1 - cache_once.gates.u, 1) * m_0[:, None], atol=1e-12)
 
 # %% [markdown]
@@ -313,7 +313,7 @@ assert np.allclose(difference, np.cumprod(1 - cache_once.gates.u, 1) * m_0[:, No
 
 # %%
 def draw_gru(drawing: Drawing) -> None:
-    """A reset gate r stands before the candidate; no input gate, no output gate."""
+    """候选值之前有重置门 r；没有输入门和输出门。"""
     drawing.inputs(6.4, "$m_{t-1}$")
     drawing.box(1.2, r"$r=\sigma(a)$", "r", memory=True)
     drawing.candidate()
@@ -333,7 +333,7 @@ def draw_gru(drawing: Drawing) -> None:
 
 
 def draw_lstm(drawing: Drawing) -> None:
-    """A forget gate f of its own for what is kept; the gates see the last output."""
+    """保留多少由单独的遗忘门 f 决定；门看到的是上一步的输出。"""
     drawing.inputs(8.4, "$y_{t-1}$")
     drawing.box(1.6, r"$f=\sigma(a)$", "f", memory=True)
     drawing.line((1.6, 1.7), (1.6, 4.73), gate="f")
@@ -377,7 +377,7 @@ figure.savefig("03_cells.svg")
 
 # %%
 def gru_by_hand(x: Array, m: Array, W: Array, R: Array, b: Array, *, reset: bool = True) -> Array:
-    """All memories of a GRU; W (D, 3H), R (H, 3H) and b (3H,) hold the parts [r | u | z]."""
+    """GRU 的所有记忆；W (D, 3H)、R (H, 3H)、b (3H,) 依次存放 [r | u | z]。"""
     memories = []
     (W_r, W_u, W_z), (R_r, R_u, R_z), (b_r, b_u, b_z) = (np.split(part, 3, axis=-1) for part in (W, R, b))
     for t in range(x.shape[1]):
@@ -402,7 +402,7 @@ as_stm = STMParams(
 )
 (y_stm, m_stm), _ = stm_recurrent_forward(x, m_0, as_stm)
 assert np.allclose(y_stm, gru_by_hand(x, m_0, W_gru, R_gru, b_gru, reset=False), rtol=0, atol=1e-12)
-assert abs(y_stm - gru_by_hand(x, m_0, W_gru, R_gru, b_gru)).max() > 0.01  # its reset gate does make a difference
+assert abs(y_stm - gru_by_hand(x, m_0, W_gru, R_gru, b_gru)).max() > 0.01  # 它的重置门确实有影响
 
 # %% [markdown]
 # ## 不用一个矩阵，能不能也有门？
@@ -415,7 +415,7 @@ assert abs(y_stm - gru_by_hand(x, m_0, W_gru, R_gru, b_gru)).max() > 0.01  # its
 # %%
 diagonal = init_stm(rng, D, H, length=T, diagonal=True)
 (y_diagonal, m_diagonal), cache = stm_forward(x, m_0, diagonal, phi_z=IDENTITY)
-z_all = x @ diagonal.W  # (B, T, H), of all steps
+z_all = x @ diagonal.W  # (B, T, H)，所有步
 assert np.allclose(cache.v, z_all / (1 + np.exp(-z_all)), rtol=0, atol=1e-14)
 print(f"full: {params.W.size + params.b.size} parameters, diagonal: {sum(p.size for p in diagonal if p is not None)}")
 

@@ -60,7 +60,7 @@ NODES = {
     "$y_t$": (13.4, 4.2),
     "$m_{t+1}$": (11.4, 0.2),
 }
-EDGES = [  # from, to, what goes back, where its label stands beside the middle
+EDGES = [  # 起点、终点、传回的东西、标签相对于中点的位置
     ("$x_t$", "$a_t$", r"$da_t\,W^\top$", (0, 0.3)),
     ("$a_t$", "$o_t$", r"$do\,o(1-o)$", (-0.85, 0.25)),
     ("$a_t$", "$u_t$", r"$du\,u(1-u)$", (0.85, -0.15)),
@@ -101,11 +101,11 @@ x, m_0 = rng.standard_normal((B, T, D)), rng.standard_normal((B, H))
 i, u, o, z = cache.gates
 v, memories, read = cache.v, cache.memories, cache.read  # read = φ(memories)
 
-dy, dm_T = rng.standard_normal(y.shape), rng.standard_normal(m_T.shape)  # whatever the rest may send
+dy, dm_T = rng.standard_normal(y.shape), rng.standard_normal(m_T.shape)  # 网络其余部分可能传回的任何东西
 
 
 def the_packages_gradients() -> dict[str, Array]:
-    """The gradient of every quantity, by the lines of stm_backward."""
+    """每个量的梯度，用 stm_backward 里的那几行求出。"""
     do, dread = dy * read, dy * o
     dm = TANH.backward(dread, memories, read)
     du, dv, dm_0 = stm.scan_backward(dm, dm_T, u, v, memories, m_0)
@@ -120,7 +120,7 @@ theirs = the_packages_gradients()
 
 
 def compare(**ours: Array) -> None:
-    """Say for each gradient how far ours is from the package's; it must be nothing but rounding."""
+    """逐个梯度说明是否与程序包的一致；差别只能来自舍入。"""
     for name, gradient in ours.items():
         assert gradient.shape == theirs[name].shape
         difference = abs(gradient - theirs[name]).max()
@@ -211,7 +211,7 @@ print("whole gradient of m_T", whole[0, -1].round(3))
 # 第 4 行也正是门控记忆存在的理由。每往回一步，梯度乘以 1 − u，而且在这种形式里不再乘别的：没有矩阵，没有 tanh。凡是 u 小的地方，梯度几乎完整地到达。现在让各步输出都不传回任何东西，只有最后的记忆传回一点：
 
 # %%
-dm_0_from_the_end = stm_backward(0 * dy, dm_T, cache, params)[1]  # the second of its three results
+dm_0_from_the_end = stm_backward(0 * dy, dm_T, cache, params)[1]  # 三个结果中的第二个
 assert np.allclose(dm_0_from_the_end, (1 - u).prod(1) * dm_T, rtol=0, atol=1e-12)
 
 # %% [markdown]
@@ -322,17 +322,17 @@ recurrent = params._replace(R=R)
 (y_r, m_T_r), steps = stm_recurrent_forward(x, m_0, recurrent, phi=TANH)
 
 dR, dW_r = np.zeros_like(R), np.zeros_like(params.W)
-after = dm_T  # what comes from after step t
+after = dm_T  # 从第 t 步之后传来的
 for t in reversed(range(T)):
     step = steps.steps[t]
     gates, v_t, m_before, read_t = step.gates, step.v, step.m_before, step.read
-    dm_t = dy[:, t] * gates.o * (1 - read_t**2) + after  # line 5, and from after
-    du_t, dv_t = dm_t * (v_t - m_before), dm_t * gates.u  # line 4
-    di_t, dz_t, do_t = dv_t * gates.z, dv_t * gates.i, dy[:, t] * read_t  # lines 3 and 5
-    soft = (di_t * gates.i * (1 - gates.i), du_t * gates.u * (1 - gates.u), do_t * gates.o * (1 - gates.o))  # line 2
+    dm_t = dy[:, t] * gates.o * (1 - read_t**2) + after  # 第 5 行，加上从后面传来的
+    du_t, dv_t = dm_t * (v_t - m_before), dm_t * gates.u  # 第 4 行
+    di_t, dz_t, do_t = dv_t * gates.z, dv_t * gates.i, dy[:, t] * read_t  # 第 3 行和第 5 行
+    soft = (di_t * gates.i * (1 - gates.i), du_t * gates.u * (1 - gates.u), do_t * gates.o * (1 - gates.o))  # 第 2 行
     da_t = np.concatenate([*soft, dz_t * (1 - gates.z**2)], 1)
-    dR, dW_r = dR + m_before.T @ da_t, dW_r + x[:, t].T @ da_t  # line 1
-    after = dm_t * (1 - gates.u) + da_t @ R.T  # to the memory before: line 4, and now line 1
+    dR, dW_r = dR + m_before.T @ da_t, dW_r + x[:, t].T @ da_t  # 第 1 行
+    after = dm_t * (1 - gates.u) + da_t @ R.T  # 传给前一个记忆：第 4 行，现在还有第 1 行
 
 _, their_dm_0, their_params = stm_recurrent_backward(dy, dm_T, steps, recurrent)
 assert their_params.R is not None
@@ -347,7 +347,7 @@ assert np.allclose(after, their_dm_0, rtol=0, atol=1e-12)
 
 # %%
 def backward_by_hand(doutputs: tuple[Array, Array], kept: tuple[STMCache, STMParams]) -> tuple[Array, Array, STMParams]:
-    """The five lines once more, in arrays."""
+    """再写一遍这五行，用数组。"""
     (dy, dm_T), (cache, params) = doutputs, kept
     i, u, o, z = cache.gates
     dm = dy * o * (1 - cache.read**2)

@@ -57,13 +57,13 @@ assert 1.1**100 > 1e4
 # %%
 class RNNCache(NamedTuple):
     x: Array  # (B, T, D)
-    memories: Array  # (B, T + 1, H), m_0 first
+    memories: Array  # (B, T + 1, H)，m_0 在最前
     W: Array
     R: Array
 
 
 def rnn_forward(x: Array, m_0: Array, W: Array, R: Array, b: Array) -> tuple[Array, RNNCache]:
-    """x (B, T, D) and m_0 (B, H) -> the last memory m_T (B, H)."""
+    """x (B, T, D) 与 m_0 (B, H) -> 最后的记忆 m_T (B, H)。"""
     memories = [m_0]
     for t in range(x.shape[1]):
         memories.append(np.tanh(x[:, t] @ W + memories[-1] @ R + b))
@@ -71,17 +71,17 @@ def rnn_forward(x: Array, m_0: Array, W: Array, R: Array, b: Array) -> tuple[Arr
 
 
 def rnn_backward(dm_T: Array, cache: RNNCache) -> tuple[dict[str, Array], list[Array]]:
-    """The gradient of every argument by name; and dm_T, dm_{T−1}, …, dm_0, to look at them."""
+    """每个自变量的梯度（按名称）；另有 dm_T, dm_{T−1}, …, dm_0，供观察。"""
     x, memories, W, R = cache
     dx, dW, dR, db = np.zeros_like(x), np.zeros_like(W), np.zeros_like(R), np.zeros_like(R[0])
     dms = [dm_T]
     for t in reversed(range(x.shape[1])):
-        da = dms[-1] * (1 - memories[:, t + 1] ** 2)  # through tanh
+        da = dms[-1] * (1 - memories[:, t + 1] ** 2)  # 经过 tanh
         dx[:, t] = da @ W.T
         dW += x[:, t].T @ da
         dR += memories[:, t].T @ da
         db += da.sum(0)
-        dms.append(da @ R.T)  # through m_{t−1} R
+        dms.append(da @ R.T)  # 经过 m_{t−1} R
     return {"x": dx, "m_0": dms[-1], "W": dW, "R": dR, "b": db}, dms
 
 
@@ -108,7 +108,7 @@ report.assert_ok()
 
 # %%
 def rnn_lengths(g: float, steps: int = 100, H: int = 64) -> tuple[Array, float]:
-    """‖dm_t‖ / ‖dm_T‖ at the distances 0 … steps, and the largest factor by which R can stretch a vector."""
+    """距离 0 … steps 处的 ‖dm_t‖ / ‖dm_T‖，以及 R 最多能把向量拉长多少倍。"""
     rng = np.random.default_rng(0)
     R = g * rng.standard_normal((H, H)) / np.sqrt(H)
     x, m_0 = 0.1 * rng.standard_normal((1, steps, H)), 0.1 * rng.standard_normal((1, H))
@@ -215,7 +215,7 @@ assert (1 - 1 / 256) ** 10_000 < 1e-16
 
 # %%
 def cliff(w: float, T: int = 40) -> tuple[float, float]:
-    """The loss and its derivative."""
+    """损失及其导数。"""
     error = w**T - 0.5
     return 0.5 * error**2, error * T * w ** (T - 1)
 
@@ -251,10 +251,10 @@ long_gradient = Params(pair, 100 * rng.standard_normal(pair.size))
 short_gradient = Params(pair, 0.001 * rng.standard_normal(pair.size))
 clipped = clip_by_norm(long_gradient, 5.0)
 
-assert np.isclose(np.linalg.norm(clipped.flat), 5)  # the length is cut …
+assert np.isclose(np.linalg.norm(clipped.flat), 5)  # 长度截短了……
 cosine = clipped.flat @ long_gradient.flat / np.linalg.norm(clipped.flat) / np.linalg.norm(long_gradient.flat)
-assert np.isclose(cosine, 1)  # … the direction kept …
-assert np.array_equal(clip_by_norm(short_gradient, 5.0).flat, short_gradient.flat)  # … a short one left alone
+assert np.isclose(cosine, 1)  # ……方向保留……
+assert np.array_equal(clip_by_norm(short_gradient, 5.0).flat, short_gradient.flat)  # ……短的则不动
 
 # %% [markdown]
 # 再下一次悬崖，学习率不变，但梯度的长度不许超过 5：
@@ -308,14 +308,14 @@ RNN_LAYOUT = Layout((Entry("W", (2, H), "matrix"), Entry("R", (H, H), "matrix"),
 
 
 def head(m_T: Array, target: Array, params: Params) -> tuple[float, Array, dict[str, Array]]:
-    """The mean squared error of ``m_T V + c``, dm_T, and the gradients of V and c."""
+    """``m_T V + c`` 的均方误差、dm_T，以及 V 和 c 的梯度。"""
     error = (m_T @ params["V"] + params["c"])[:, 0] - target
     doutput = 2 * error[:, None] / len(error)
     return float(np.mean(error**2)), doutput @ params["V"].T, {"V": m_T.T @ doutput, "c": doutput.sum(0)}
 
 
 def stm_loss(params: Params, x: Array, target: Array) -> tuple[float, Params]:
-    """Loss and gradient with the STM; its outputs y are not used, only the last memory."""
+    """用 STM 时的损失和梯度；不用它的输出 y，只用最后的记忆。"""
     own = STMParams(params["W"], params["b"])
     (y, m_T), cache = stm_forward(x, np.zeros((len(x), H)), own)
     loss, dm_T, grads = head(m_T, target, params)
@@ -324,7 +324,7 @@ def stm_loss(params: Params, x: Array, target: Array) -> tuple[float, Params]:
 
 
 def rnn_loss(params: Params, x: Array, target: Array) -> tuple[float, Params]:
-    """Loss and gradient with the plain recurrent network."""
+    """用普通循环网络时的损失和梯度。"""
     m_T, cache = rnn_forward(x, np.zeros((len(x), H)), params["W"], params["R"], params["b"])
     loss, dm_T, grads = head(m_T, target, params)
     down, _ = rnn_backward(dm_T, cache)
@@ -335,7 +335,7 @@ LossOf: TypeAlias = Callable[[Params, Array, Array], tuple[float, Params]]
 
 
 def train(loss_of: LossOf, params: Params, steps: int = 200) -> tuple[Params, list[float]]:
-    """Clip, update, repeat; every batch is new. The trained parameters, and the loss of every step."""
+    """裁剪、更新、重复；每一批都是新的。返回训练好的参数和每一步的损失。"""
     rng, rule = np.random.default_rng(5), AdamW(learning_rate=0.04)
     moments, losses = rule.init(params), []
     for step in range(steps):

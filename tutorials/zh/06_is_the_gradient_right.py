@@ -76,7 +76,7 @@ Change: TypeAlias = tuple[str, str]
 
 
 def functions(*changes: Change) -> Functions:
-    """The four functions, with pieces of the code replaced: (right, wrong)."""
+    """四个函数，其中若干段代码已按 (正确, 错误) 替换。"""
     code = CODE
     for right, wrong in changes:
         assert code.count(right) == 1, right
@@ -183,7 +183,7 @@ for name, order, (far, near) in (("forward", 1, (-2, -3)), ("central", 2, (-2, -
     print(f"{name:12s} ten times smaller a step, {gain:.1f} digits more")
     assert abs(gain - order) < 0.3
 assert error["five points"][at[-3]] < 1e-10 < error["central"][at[-3]]
-assert min(curve[at[-13]] for curve in error.values()) > 1e-6  # the smallest step is among the worst
+assert min(curve[at[-13]] for curve in error.values()) > 1e-6  # 最小的步长属于最差之列
 
 # %% [markdown]
 # ## 每个权重都要这样做吗？
@@ -207,7 +207,7 @@ claimed = sum(float((gradients[name] * direction[name]).sum()) for name in input
 print(f"measured {measured:.12f}   claimed {claimed:.12f}")
 assert np.isclose(measured, claimed, rtol=1e-9)
 
-slightly_wrong = claimed + 0.001 * float(gradients["b"][0] * direction["b"][0])  # one entry of db, a thousandth off
+slightly_wrong = claimed + 0.001 * float(gradients["b"][0] * direction["b"][0])  # db 的一个元素，差千分之一
 assert not np.isclose(measured, slightly_wrong, rtol=1e-6)
 
 # %% [markdown]
@@ -254,16 +254,16 @@ for name, change in BUGS.items():
 
 # %%
 ARGUMENTS = ("x", "W", "b", "u", "target")
-quick_check = partial(check_pair, directions=1, jacobian=False, locate=False, float32=False)  # one direction is enough
+quick_check = partial(check_pair, directions=1, jacobian=False, locate=False, float32=False)  # 一个方向就够了
 
 
 def wrong_arguments(made: Functions, inputs: dict[str, Array]) -> tuple[str, ...]:
-    """The arguments whose gradient does not pass; ("shape",) if something does not even fit together."""
+    """梯度没有通过的自变量；若连形状都不合，则为 ("shape",)。"""
     try:
         report = quick_check(made["loss_forward"], made["loss_backward"], inputs)
-    except ValueError:  # the backward itself broke off
+    except ValueError:  # 反向自己中断了
         return ("shape",)
-    if not report.ok and not report.errors:  # the checker refused a shape before it compared numbers
+    if not report.ok and not report.errors:  # 检查器在比较数值之前就拒绝了形状
         return ("shape",)
     return tuple(name for name in ARGUMENTS if report.errors[name] > report.tolerance)
 
@@ -271,11 +271,11 @@ def wrong_arguments(made: Functions, inputs: dict[str, Array]) -> tuple[str, ...
 for name, change in BUGS.items():
     made = functions(change)
     report = check_pair(made["loss_forward"], made["loss_backward"], inputs, name=name)
-    print("\n".join(str(report).splitlines()[:2]))  # the whole report has a line for each wrong argument
+    print("\n".join(str(report).splitlines()[:2]))  # 完整的报告为每个出错的自变量各有一行
     assert not report.ok
     assert report.error > 1e-3
 
-assert functions(BUGS["changed in place"])["loss_forward"](**inputs)[0] == loss  # the forward is right, to the bit
+assert functions(BUGS["changed in place"])["loss_forward"](**inputs)[0] == loss  # 前向是对的，一个比特都不差
 
 # %% [markdown]
 # 六个全部查出，误差超出判定线好几个数量级。慢慢读其中一份报告：最糟的那个元素，两个值（实测的与声称的），错了多少个，以及在规律简单时给出的说法：“analytic = 3 × numeric”（解析值 = 3 × 数值）。一批 $B = 3$ 个样本，这句话*就是*诊断。
@@ -307,7 +307,7 @@ for panel, sizes, k in zip(panels, small, range(3)):
 panels[0].set(yticks=range(6), yticklabels=BUGS, ylim=(5.6, -0.6))
 figure.savefig("06_fingerprints.svg")
 
-assert len(set(fingerprints.values())) == 6  # no two look alike
+assert len(set(fingerprints.values())) == 6  # 没有两个看起来一样
 assert fingerprints["forgotten (1 − u)"] == (("x", "W", "b", "u"), (), ("x", "W", "b", "u"))
 assert fingerprints["transposed W"] == (("x",),) * 3
 assert fingerprints["sum for mean"] == (ARGUMENTS, ARGUMENTS, ())
@@ -329,7 +329,7 @@ assert wrong_arguments(functions(BUGS["db summed wrongly"]), different) == ("sha
 
 # %%
 def error_map(made: Functions, T: int = 6, H: int = 3) -> tuple[Array, Array]:
-    """The measured Jacobian ∂memories/∂x, (T·H, T·H), and how far the backward is from it."""
+    """实测的雅可比矩阵 ∂memories/∂x，(T·H, T·H)，以及反向与它的差。"""
     own = some_inputs(1, T, H, H)
     del own["target"]
     x = own["x"]
@@ -362,9 +362,9 @@ figure.colorbar(picture, ax=panels, label="log₁₀ error", shrink=0.8)
 figure.savefig("06_jacobian.svg")
 
 jacobian, errors = maps["right"]
-blocks = maps["forgotten (1 − u)"][1].reshape(6, 3, 6, 3).max((1, 3))  # worst error for each pair of steps
+blocks = maps["forgotten (1 − u)"][1].reshape(6, 3, 6, 3).max((1, 3))  # 每一对步之间的最大误差
 assert errors.max() < 1e-10
-assert np.abs(np.triu(jacobian.reshape(6, 3, 6, 3).max((1, 3)), 1)).max() < 1e-10  # the future has no say
+assert np.abs(np.triu(jacobian.reshape(6, 3, 6, 3).max((1, 3)), 1)).max() < 1e-10  # 未来没有发言权
 assert np.diag(blocks).max() < 1e-10 < 1e-2 < np.diag(blocks, -1).min()
 
 # %% [markdown]
@@ -377,7 +377,7 @@ assert np.diag(blocks).max() < 1e-10 < 1e-2 < np.diag(blocks, -1).min()
 
 # %%
 def train(made: Functions, rate: float, steps: int = 300) -> tuple[list[float], float]:
-    """The losses, and the norm of the *true* gradient at the end."""
+    """各步的损失，以及结束时*真实*梯度的范数。"""
     rng = np.random.default_rng(1)
     B, T, H = 8, 20, 8
     x, noise = rng.standard_normal((B, T, H)), 0.3 * rng.standard_normal((B, T, H))
@@ -387,7 +387,7 @@ def train(made: Functions, rate: float, steps: int = 300) -> tuple[list[float], 
     losses: list[float] = []
     for _ in range(steps):
         loss, cache = made["loss_forward"](x, **own, target=target)
-        if losses and loss > losses[0]:  # it has gone astray
+        if losses and loss > losses[0]:  # 跑偏了
             break
         losses.append(float(loss))
         downhill = dict(zip(ARGUMENTS, made["loss_backward"](1.0, cache)))
@@ -411,7 +411,7 @@ figure.savefig("06_falling.svg")
 lowest = {name: min(losses) for name, (losses, _) in runs.items()}
 assert all(lowest[name] < 0.4 * runs["right"][0][0] for name in BUGS if name != "db summed wrongly")
 assert lowest["db summed wrongly"] < 0.7 * runs["right"][0][0]
-assert runs["transposed W"][0] == runs["right"][0]  # dx is not used here, so nothing can be seen at all
+assert runs["transposed W"][0] == runs["right"][0]  # 这里用不到 dx，所以什么也看不出来
 assert runs["forgotten (1 − u)"][1] > 3 * runs["right"][1]
 
 # %% [markdown]
@@ -486,7 +486,7 @@ assert np.allclose(right["layer_backward"](dmemories, cache)[2], (dv * (1 - v**2
 # </details>
 
 # %%
-ANONYMOUS: Sequence[Change] = (  # rot13, so that your eyes do not read it by accident
+ANONYMOUS: Sequence[Change] = (  # rot13 编码，免得眼睛不小心读到
     ("orsber = zrzbevrf[:, g - 1] vs", "orsber = zrzbevrf[:, g] vs"),
     ("qi[:, g] = h * qz", "qi[:, g] = qz"),
     ("qz = qz + qzrzbevrf[:, g]", "qz = qzrzbevrf[:, g]"),
