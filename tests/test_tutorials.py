@@ -348,6 +348,19 @@ def test_the_contents_list_every_chapter_by_its_title() -> None:
     assert listed == [(number, title, chapter.stem) for (number, title), chapter in zip(titles, CHAPTERS)]
 
 
+def test_the_chinese_contents_list_every_translated_chapter_by_its_title() -> None:
+    contents = (FOLDER / "README.zh.md").read_text("utf-8")
+    listed = re.findall(r"^\| (\d+) \| \[(.+?)\]\(zh/notebooks/(\d\d_\w+)\.ipynb\)", contents, re.MULTILINE)
+    titles = [cells(chapter)[0][1].splitlines()[0].removeprefix("# ").split(" · ") for chapter in TRANSLATIONS]
+    assert listed == [(number, title, chapter.stem) for (number, title), chapter in zip(titles, TRANSLATIONS)]
+
+
+def test_the_chinese_cheat_sheet_has_the_formulas_of_the_english_one() -> None:
+    pages = [(FOLDER / name).read_text("utf-8") for name in ("cheat_sheet.zh.md", "cheat_sheet.md")]
+    translated, original = (re.findall(r"`([^`\n]+)`", page) for page in pages)
+    assert translated == original
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page (a notebook's headings, as Jupyter shows them, too)."""
     text = markdown(page.parent.parent / f"{page.stem}.py") if page.suffix == ".ipynb" else page.read_text("utf-8")

@@ -381,7 +381,7 @@ assert report.error < 1e-8
 # * 第 4 行是唯一的循环：$dm_t$ 等于 $y_t$ 传回的，加上 $(1 - u_{t+1}) \odot dm_{t+1}$。
 # * 参数 `dm_T` 是最后那个记忆的使用者传回的；$m_T$ 的完整梯度还要加上 $y_T$ 传回的。
 # * 循环形式再加一项 $da_{t+1} R^\top$，并且 $dR = \sum_t m_{t-1}^\top da_t$。
-# * 这些全在一页纸上：[公式速查](../../cheat_sheet.md)（英文）。
+# * 这些全在一页纸上：[公式速查](../../cheat_sheet.zh.md)。
 #
 # ## 习题
 # **1. 填空。** 填好 [exercises/04_the_blanks.py](../../exercises/04_the_blanks.py)，反复运行，直到每一行都对。
