@@ -532,8 +532,9 @@ def test_both_libraries_train_alike(device: str, monkeypatch: pytest.MonkeyPatch
 
 
 SMALL: dict[str, dict[str, Any]] = {
-    "stg": {"width": 8, "layers": 2},
+    **{kind: {"width": 8, "layers": 2} for kind in ("stg", "lstm", "gru", "rnn")},
     "mlp": {"widths": (8, 4)},
+    "cnn": {},
     "image-stg": {"stem": 4},
 }
 """Fields that make a model of each kind small."""
@@ -545,7 +546,8 @@ SHAPES = {"digits": (8, 8, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32,
 def test_one_step_of_every_preset(name: str, rule: Optimizer, device: str, synchronisations: Waits) -> None:
     preset = PRESETS[name]
     shape = SHAPES[preset.data]
-    narrow = {"widths": (8,) * len(preset.model["widths"])} if preset.kind == "image-stg" else {}
+    maps = preset.kind in ("image-stg", "cnn")
+    narrow = {"widths": (8,) * len(preset.model["widths"])} if maps else {}
     small = replace(preset, model={**preset.model, **SMALL[preset.kind], **narrow})
     rng = np.random.default_rng(0)
     data = Examples(rng.integers(0, 256, (6, *shape), dtype=np.uint8), np.arange(6))
