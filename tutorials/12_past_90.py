@@ -72,21 +72,22 @@ print("loudness of the directions before:", (largest / largest[0]).round(3))
 print("after:                            ", np.diag(after).round(3))
 
 assert np.allclose(after, np.diag(largest / (largest + EPSILON)), rtol=0, atol=1e-9)
-assert np.array_equal(outputs[:, :directions], -outputs[:, directions:])
+assert np.allclose(outputs[:, :directions], -outputs[:, directions:])
 
 figure, panels = plt.subplots(1, 1 + directions, figsize=(9, 1.9), layout="constrained")
 panels[0].imshow(pictures[3, :, :, 0])
 panels[0].set_title("a picture")
 for k, panel in enumerate(panels[1:]):
-    panel.imshow(kernel[:, :, 0, k])
+    largest_weight = np.abs(kernel[:, :, 0, k]).max()
+    panel.imshow(kernel[:, :, 0, k], cmap="RdBu_r", vmin=-largest_weight, vmax=largest_weight)
     panel.set_title(f"{largest[k] / largest[0]:.3f}")
 for panel in panels:
     panel.axis("off")
 figure.savefig("12_whitening.svg")
 
 # %% [markdown]
-# Above each window: how loud its direction was before, the first being 1. First comes brightness, then the slopes,
-# then finer things, which nobody would have heard.
+# Above each window: how loud its direction was before, the first being 1. (Red is one sign, blue the other.) First
+# comes brightness, then the slopes, then finer things, which nobody would have heard.
 #
 # ## How should a deep stack start?
 # As a shallow one. A random window mixes everything; after six of them little of the picture is left to learn from.
@@ -284,10 +285,10 @@ fast, patches, ablation = (
 
 
 def per_cent(row: str) -> list[float]:
-    """The figures of a row of the table: one for each seed."""
+    """The figures of a row of the table: one for each seed, and their mean."""
     found = re.search(rf"^\| {re.escape(row)} \|(.+)\|$", fast, re.MULTILINE)
     assert found, row
-    return [float(figure) for figure in re.findall(r"([\d.]+) %", found[1])][:2]
+    return [float(figure) for figure in re.findall(r"([\d.]+) %", found[1])]
 
 
 plain = per_cent("of each picture as it is")
@@ -300,10 +301,11 @@ convolutional = [
 ]
 print("as it is", plain, "  mirrored", mirrored, "  and moved", averaged, "  patches", of_patches)
 
-assert plain == [90.11, 89.76]
-assert averaged == [90.63, 90.64]
+assert plain[:2] == [90.11, 89.76]  # seed 0, seed 1
+assert averaged[:2] == [90.63, 90.64]
+assert all(abs(np.mean(row[:-1]) - row[-1]) < 0.01 for row in (plain, mirrored, averaged))
 assert of_patches == 77.85
-assert min(averaged) > 90 > np.mean(plain)
+assert min(averaged) > 90 > plain[-1]
 
 parts = {
     name: (float(points.replace("−", "-")), float(error))
@@ -326,9 +328,9 @@ assert parts[wanted["input gate open"]] == (-6.91, 0.54)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 ladder = {
     "64 patches,\na sequence": of_patches,
-    "image STG": float(np.mean(plain)),
-    "and mirror\nimages": float(np.mean(mirrored)),
-    "and shifts": float(np.mean(averaged)),
+    "image STG": plain[-1],
+    "and mirror\nimages": mirrored[-1],
+    "and shifts": averaged[-1],
 }
 left.barh(range(4)[::-1], ladder.values(), height=0.6)
 for rung, value in zip(range(4)[::-1], ladder.values()):
@@ -361,7 +363,7 @@ print(f"last training loss {last_loss}, floor {floor:.3f}; the convolutional net
 
 assert last_loss > floor
 assert convolutional == [89.5, 90.6]
-assert abs(np.mean(averaged) - convolutional[1]) < 0.2
+assert abs(averaged[-1] - convolutional[1]) < 0.2
 
 # %% [markdown]
 # ## "98 % per class"
