@@ -323,6 +323,7 @@ wanted = {
 }
 assert parts[wanted["without the window"]] == (-20.26, 0.22)
 assert parts[wanted["input gate open"]] == (-6.91, 0.54)
+assert parts[wanted["without the sweep"]] == (-0.92, 0.45)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
