@@ -85,7 +85,8 @@ def test_both_languages_have_the_same_verdicts_links_code_and_figures() -> None:
     assert len(rows(ENGLISH)) == len(rows(CHINESE))
     for one, other in zip(rows(ENGLISH), rows(CHINESE)):
         assert other.verdict.strip("*") == VERDICTS[one.verdict.strip("*")], one.number
-        assert [target for _, target in one.links] == [target for _, target in other.links], one.number
+        translated = [target.replace("tutorials/zh/", "tutorials/") for _, target in other.links]
+        assert translated == [target for _, target in one.links], one.number
         for part in ("claim", "tried", "found"):
             texts = [getattr(row, part) for row in (one, other)]
             code = [sorted(re.findall("`([^`]*)`", text)) for text in texts]
