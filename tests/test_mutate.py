@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stg_np.models import stg
+from stg_np.models import steps
+from stg_np.models.stg import STG
 from stg_np.ops import norm
 from tools.mutate.mutants import mutants
 from tools.mutate.planting import plant
@@ -168,10 +169,10 @@ def test_whoever_holds_the_function_runs_the_mutant() -> None:
 
 def test_a_property_can_be_mutated() -> None:
     def columns() -> int:
-        for mutant in mutants(Path(str(stg.__file__)).read_text(), "is_picture"):
+        for mutant in mutants(Path(str(steps.__file__)).read_text(), "is_picture"):
             if mutant.after == "return len(self.input_shape) != 3":
-                plant(mutant, stg)
-        return stg.STG((4, 3), 2).is_picture
+                plant(mutant, steps)
+        return STG((4, 3), 2).is_picture
 
     assert exit_code(columns) == 1
 
