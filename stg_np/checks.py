@@ -316,9 +316,9 @@ def models(rng: np.random.Generator) -> Iterator[Pair]:
         picture = ImageSTG((8, 8, 2), 3, **{"widths": (8, 4), "depth": 2, "stem": 3, "length": 4.0} | fields)
         yield model_pair(f"image STG, {'fast, ' if fast else ''}{name}", picture, rng, fast=fast)
     yield loss_pair("loss of the image STG", ImageSTG((4, 4, 2), 3, widths=(8,), sweeping=(2,), stem=3), rng)
-    for fast in (False, True):
-        cnn = CNN((8, 8, 2), 3, widths=(8, 4), depth=2, stem=3)
-        yield model_pair(f"CNN{', fast' if fast else ''}", cnn, rng, fast=fast)
+    for activation, fast in product(("gelu", "relu"), (False, True)):
+        cnn = CNN((8, 8, 2), 3, widths=(8, 4), depth=1, stem=3, activation=activation)
+        yield model_pair(f"CNN, {activation}{', fast' if fast else ''}", cnn, rng, fast=fast)
     yield loss_pair("loss of the CNN", CNN((4, 4, 2), 3, widths=(8,), stem=3), rng)
     yield model_pair("MLP", MLP((4, 3, 2), 3, widths=(6, 5)), rng)
     for other in (LSTM, GRU, RNN):
