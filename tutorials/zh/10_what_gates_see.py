@@ -120,7 +120,7 @@ assert classes[seen.without["input gate"].argmax()] != "ship"
 assert classes[seen.without["carried memory"].argmax()] == "ship"
 
 # %% [markdown]
-# 没有输入门，网络就迷失了。这在意料之中：图像 STM 的候选值是线性的，使它弯曲的正是 $i \odot z = z\,\sigma(wz + b)$（即 Swish 激活函数）。输入门一直打开，$z$ 就原样通过，六层胜过一层的道理大半也就没有了；汇聚和另外两个门代替不了它。没有记忆，则只是稍有不足。一张图片证明不了什么；但在许多图片上经过训练的消融实验，结论也是如此（[ablation.md](../../../benchmarks/results/ablation.md)）。
+# 没有输入门，网络就迷失了。这在意料之中：图像 STM 的候选值是线性的，使它弯曲的正是 $i \odot z = z\,\sigma(wz + b)$（即 Swish 激活函数）。输入门一直打开，$z$ 就原样通过，六层胜过一层的道理大半也就没有了；池化和另外两个门代替不了它。没有记忆，则只是稍有不足。一张图片证明不了什么；但在许多图片上经过训练的消融实验，结论也是如此（[ablation.md](../../../benchmarks/results/ablation.md)）。
 
 # %% [markdown]
 # ## 关着的输出门做什么？
