@@ -9,7 +9,7 @@ MATHS_TESTS := tests/ops tests/models tests/layers tests/fast tests/optim tests/
 train: .venv/train.done  ## train the network on the bundled digits: offline, under a minute
 	$(BIN)/stg-np train --overwrite
 
-test: .venv/test.done  ## the test suite (under 2 minutes on two cores)
+test: .venv/test.done  ## the test suite (two to three minutes on two cores)
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-thorough: .venv/test.done  ## the same tests with eighty times as many random examples
