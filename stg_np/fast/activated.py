@@ -12,36 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stg_np.backend import Array
-from stg_np.fast import conv
-from stg_np.fast.maps import (
-    affine,
-    along,
-    by_rows,
-    largest_of_four,
-    measure,
-    picture_chunks,
-    pixel_sum,
-    through_norm,
-    unpool,
-)
+from stg_np.fast.maps import Front, affine, along, by_rows, front_backward, front_forward, picture_chunks, pixel_sum
 from stg_np.layers.maps import MapSpec
 from stg_np.ops.activations import GELU, GELU_CUBIC, GELU_SCALE, RELU, Activation
-from stg_np.ops.batch_norm import EPSILON, Statistics
+from stg_np.ops.batch_norm import Statistics
 from stg_np.ops.conv import ConvParams
-from stg_np.sweep import window_params
 from stg_np.workspace import Workspace
 
 
 class ActivatedCache(NamedTuple):
     """Of a whole batch; all (B, height, width, H), and in the workspace."""
 
-    window: Any
-    before_pool: Array | None  # what was pooled, and the largest pixels
-    pooled: Array
-    scale: Array | None  # (H,), 1 / deviation; None where nothing was normalised
+    front: Front
     a: Array
     kept: Array
-    by_batch: bool  # whether the statistics were this batch's own
 
 
 def relu_forward(a: Array, y: Array, kept: Array) -> None:
@@ -102,23 +86,15 @@ def map_layer_forward(
     Raises:
         ValueError, TypeError: as the plain layer.
     """
-    p, window = conv.conv2d_forward(h, window_params(params), work=work.within("window"))
-    before_pool = None
-    if spec.pools:
-        before_pool, p = p, largest_of_four(p, work)
-    shift, scale, measured = params.b, None, None
-    if spec.normalises:
-        if statistics is None:
-            statistics = measured = measure(p, work)
-        scale = (statistics.variance + EPSILON) ** -0.5
-        shift = shift - statistics.mean * scale
+    front, shift, measured = front_forward(h, params, params.b, spec, statistics, work)
+    p, scale = front.pooled, front.scale
     width, (activate, _) = p.shape[2], FAST_ACTIVATIONS[spec.kind]
     a, kept, y = (work.empty(name, p.shape, p.dtype) for name in ("a", "kept", "y"))
     scale_row, shift_row = None if scale is None else along(scale, width), along(shift, width)
     for part in picture_chunks(p):
         affine(by_rows(p[part]), scale_row, shift_row, by_rows(a[part]))
         activate(a[part], y[part], kept[part])
-    return (y, measured), ActivatedCache(window, before_pool, p, scale, a, kept, measured is not None)
+    return (y, measured), ActivatedCache(front, a, kept)
 
 
 def map_layer_backward(
@@ -133,12 +109,9 @@ def map_layer_backward(
         slope(a[part], cache.kept[part], da, spare)
         da *= dy[part]  # from y = φ(a)
         db += pixel_sum(da)  # from + b
-        if cache.by_batch:
+        if cache.front.by_batch:
             along_a += pixel_sum(np.multiply(da, a[part], out=spare))
     if spec.frozen:
         return None, ConvParams(np.zeros_like(params.W), db)
-    if cache.scale is not None:
-        through_norm(da_all, a, cache.scale, params.b, db, along_a if cache.by_batch else None, work)
-    dp = da_all if cache.before_pool is None else unpool(da_all, cache.before_pool, cache.pooled, work)
-    dh, dwindow = conv.conv2d_backward(dp, cache.window, window_params(params), work=work.within("window"))
-    return dh, ConvParams(dwindow.W, db)
+    dh, dW = front_backward(da_all, a, cache.front, params, params.b, db, along_a, work)
+    return dh, ConvParams(dW, db)

@@ -26,6 +26,7 @@ from stg_np.fast.cache import l2_bytes
 from stg_np.layers.maps import MapSpec
 from stg_np.ops.activations import IDENTITY
 from stg_np.ops.batch_norm import EPSILON, Statistics
+from stg_np.ops.conv import ConvParams
 from stg_np.ops.linear import flat_rows
 from stg_np.ops.pool2d import window_pixels
 from stg_np.stm import STMParams
@@ -36,16 +37,22 @@ CHUNK_BYTES = 4 * l2_bytes()
 """Bytes of the gates (4, P, height, width, H) of a chunk of P pictures."""
 
 
-class FastMapCache(NamedTuple):
-    """Of a whole batch; all (B, height, width, H), and in the workspace."""
+class Front(NamedTuple):
+    """What stands before gates, or before an activation: window, pooling, and the norm's statistics."""
 
     window: Any
     before_pool: Array | None  # what was pooled, and the largest pixels
-    pooled: Array
+    pooled: Array  # (B, height, width, H)
     scale: Array | None  # (H,), 1 / deviation; None where nothing was normalised
+    by_batch: bool  # whether the statistics were this batch's own
+
+
+class FastMapCache(NamedTuple):
+    """Of a whole batch; all (B, height, width, H), and in the workspace."""
+
+    front: Front
     gates: Array  # (4, …): i, 1 − u, o, z
     memories: Array
-    by_batch: bool  # whether the statistics were this batch's own
 
 
 def covers(kind: Any, params: Any) -> bool:
@@ -67,17 +74,9 @@ def map_layer_forward(
     """
     if not covers(spec.kind, params):
         raise ValueError("this fast path does not know such a layer: ask stg_np.fast.choose for a pair that does")
-    p, window = conv.conv2d_forward(h, window_params(params), work=work.within("window"))
-    before_pool = None
-    if spec.pools:
-        before_pool, p = p, largest_of_four(p, work)
-    H = p.shape[-1]
-    shift, scale, measured = params.b[3 * H :], None, None
-    if spec.normalises:
-        if statistics is None:
-            statistics = measured = measure(p, work)
-        scale = (statistics.variance + EPSILON) ** -0.5
-        shift = shift - statistics.mean * scale
+    H = params.b.shape[0] // 4
+    front, shift, measured = front_forward(h, params, params.b[3 * H :], spec, statistics, work)
+    p, scale = front.pooled, front.scale
     gates = work.empty("gates", (4, *p.shape), p.dtype)
     memories, y = work.empty("memories", p.shape, p.dtype), work.empty("y", p.shape, p.dtype)
     scales, to_gates = squash.way(p.dtype)
@@ -100,15 +99,14 @@ def map_layer_forward(
         if spec.kind.sweep is not STILL:
             sweep_forward(keep, m, spec.kind, work)
         np.multiply(o, m, out=y[part])
-    cache = FastMapCache(window, before_pool, p, scale, gates, memories, measured is not None)
-    return (y, measured), cache
+    return (y, measured), FastMapCache(front, gates, memories)
 
 
 def map_layer_backward(
     dy: Array, cache: FastMapCache, params: STMParams, spec: MapSpec, *, work: Workspace
 ) -> tuple[Array | None, STMParams]:
     """As :func:`stg_np.layers.maps.map_layer_backward`; dh lies in ``work``."""
-    p, H, width = cache.pooled, params.b.shape[0] // 4, dy.shape[2]
+    p, H, width = cache.front.pooled, params.b.shape[0] // 4, dy.shape[2]
     w = [along(w_g, width) for w_g in params.w.reshape(3, H)]  # type: ignore[union-attr]
     dz_all = work.empty("dz", p.shape, p.dtype)
     dw, db, along_z = np.zeros((3, H), p.dtype), np.zeros((4, H), p.dtype), np.zeros(H, p.dtype)
@@ -120,17 +118,12 @@ def map_layer_backward(
             db[k] += pixel_sum(da_g)
             da_g *= z
             dw[k] += pixel_sum(da_g)  # from w_g ⊙ a_z
-        if cache.by_batch:
+        if cache.front.by_batch:
             along_z += pixel_sum(np.multiply(dz, z, out=da[0]))
     if spec.frozen:
         return None, STMParams(np.zeros_like(params.W), db.reshape(-1), None, dw.reshape(-1))
-    if cache.scale is not None:
-        through_norm(
-            dz_all, cache.gates[3], cache.scale, params.b[3 * H :], db[3], along_z if cache.by_batch else None, work
-        )
-    dp = dz_all if cache.before_pool is None else unpool(dz_all, cache.before_pool, cache.pooled, work)
-    dh, dwindow = conv.conv2d_backward(dp, cache.window, window_params(params), work=work.within("window"))
-    return dh, STMParams(dwindow.W, db.reshape(-1), None, dw.reshape(-1))
+    dh, dW = front_backward(dz_all, cache.gates[3], cache.front, params, params.b[3 * H :], db[3], along_z, work)
+    return dh, STMParams(dW, db.reshape(-1), None, dw.reshape(-1))
 
 
 def chunk_backward(
@@ -161,6 +154,51 @@ def chunk_backward(
         rows = by_rows(dz)
         rows += np.multiply(by_rows(da_g), w_g, out=by_rows(rest))  # from a_g = w_g ⊙ a_z + b_g
     return da
+
+
+# --- what stands before the gates, or before an activation ------------------------------------------------------
+
+
+def front_forward(
+    h: Array, params: STMParams | ConvParams, b: Array, spec: MapSpec, statistics: Statistics | None, work: Workspace
+) -> tuple[Front, Array, Statistics | None]:
+    """Window and pooling of h, and the norm and the bias b (H,) as one affine map: ``front.pooled · scale + shift``.
+
+    Returns:
+        the cache, the shift (H,), and the statistics of this batch where they were computed.
+    """
+    p, window = conv.conv2d_forward(h, window_params(params), work=work.within("window"))
+    before_pool = None
+    if spec.pools:
+        before_pool, p = p, largest_of_four(p, work)
+    shift, scale, measured = b, None, None
+    if spec.normalises:
+        if statistics is None:
+            statistics = measured = measure(p, work)
+        scale = (statistics.variance + EPSILON) ** -0.5
+        shift = shift - statistics.mean * scale
+    return Front(window, before_pool, p, scale, measured is not None), shift, measured
+
+
+def front_backward(
+    dz: Array,
+    z: Array,
+    front: Front,
+    params: STMParams | ConvParams,
+    b: Array,
+    db: Array,
+    along_z: Array,
+    work: Workspace,
+) -> tuple[Array, Array]:
+    """Reverse :func:`front_forward`: dz (in place) -> dh and the gradient of the kernel; z is what the affine map gave.
+
+    ``db`` (H,) is Σ dz, ``along_z`` (H,) is Σ dz ⊙ z, which is read where the statistics are this batch's.
+    """
+    if front.scale is not None:
+        through_norm(dz, z, front.scale, b, db, along_z if front.by_batch else None, work)
+    dp = dz if front.before_pool is None else unpool(dz, front.before_pool, front.pooled, work)
+    dh, dwindow = conv.conv2d_backward(dp, front.window, window_params(params), work=work.within("window"))
+    return dh, dwindow.W
 
 
 # --- elementwise ----------------------------------------------------------------------------------------------
